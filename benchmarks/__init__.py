@@ -1,0 +1,1 @@
+"""Benchmarks of the layers against other libraries; run ``python -m benchmarks.recurrent``."""

@@ -1,0 +1,136 @@
+"""What is measured: sizes, cases, and the numbers that every competitor is given."""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+GATES = {"gru": "rzn", "lstm": "ifgo"}
+DTYPES = ("float32", "bfloat16")
+
+Params = dict[str, dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The size of a problem.
+
+    Attributes:
+      batch: B, sequences.
+      steps: T, steps of each.
+      inputs: D, input features.
+      features: H, hidden features.
+    """
+
+    batch: int
+    steps: int
+    inputs: int
+    features: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Reads "BxTxDxH".
+
+        Example:
+          >>> Size.parse("32x256x128x64")
+          Size(batch=32, steps=256, inputs=128, features=64)
+
+        Raises:
+          ValueError: it is not four positive numbers with "x" between them.
+        """
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
+            raise ValueError(f"expected a size BxTxDxH such as 32x256x128x128, got {text!r}")
+        return cls(*map(int, text.split("x")))
+
+    def __str__(self) -> str:
+        return f"B{self.batch} T{self.steps} D{self.inputs} H{self.features}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One problem that every competitor solves.
+
+    Attributes:
+      cell: "gru" or "lstm".
+      size: how large.
+      dtype: of parameters, inputs and outputs: "float32" or "bfloat16".
+      platform: where it runs: "cpu" or "gpu".
+      checkpoint_every: if given, our layer is compared with itself under this option.
+    """
+
+    cell: str
+    size: Size
+    dtype: str = "float32"
+    platform: str = "cpu"
+    checkpoint_every: int | None = None
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Case":
+        """Makes a case of what ``dataclasses.asdict`` made of one."""
+        return cls(**{**fields, "size": Size(**fields["size"])})
+
+    def __str__(self) -> str:
+        option = f" checkpoint_every={self.checkpoint_every}" if self.checkpoint_every else ""
+        return f"{self.cell} {self.size} {self.dtype}{option}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The numbers of a case, float32; the same ones in every process.
+
+    Attributes:
+      params: kernels and biases under the names that Flax's cells use.
+      xs: inputs (T, B, D).
+      cotangent: what the outputs are multiplied by before they are summed up, (T, B, H).
+    """
+
+    params: Params
+    xs: np.ndarray
+    cotangent: np.ndarray
+
+    def joined(self, side: str, gates: str, axis: int = -1) -> np.ndarray:
+        """The kernels of one side ("i" or "h") in the given order of gates, joined."""
+        return np.concatenate([self.params[side + gate]["kernel"] for gate in gates], axis=axis)
+
+    def joined_bias(self, side: str, gates: str) -> np.ndarray:
+        """The biases of one side in the given order of gates, zeros where a gate has none."""
+        width = self.cotangent.shape[-1]
+        own = [self.params[side + gate].get("bias", np.zeros(width, "f4")) for gate in gates]
+        return np.concatenate(own)
+
+
+def draw(case: Case) -> Data:
+    """Draws the numbers of a case.
+
+    A GRU's recurrent bias (``hn``) is zero, because not every library has one.
+
+    Args:
+      case: only its cell and its size matter.
+
+    Returns:
+      Parameters with kernels of about unit gain, standard normal inputs and cotangents.
+
+    Example:
+      >>> data = draw(Case("gru", Size(batch=2, steps=3, inputs=4, features=5)))
+      >>> data.xs.shape, data.cotangent.shape, data.params["hn"]["kernel"].shape
+      ((3, 2, 4), (3, 2, 5), (5, 5))
+    """
+    size, random = case.size, np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape, np.float32)
+
+    params: Params = {}
+    for side, rows in (("i", size.inputs), ("h", size.features)):
+        for gate in GATES[case.cell]:
+            params[side + gate] = {"kernel": normal(rows, size.features) / np.float32(rows**0.5)}
+            if side == ("i" if case.cell == "gru" else "h"):
+                params[side + gate]["bias"] = 0.1 * normal(size.features)
+    if case.cell == "gru":
+        params["hn"]["bias"] = np.zeros(size.features, np.float32)
+    return Data(
+        params=params,
+        xs=normal(size.steps, size.batch, size.inputs),
+        cotangent=normal(size.steps, size.batch, size.features),
+    )

@@ -1,0 +1,71 @@
+"""Finding names, in the table of this process first and among the installed plugins second."""
+
+import fnmatch
+
+from registry import plugins, store
+from registry.errors import UnknownNameError
+from registry.specs import Spec
+
+
+def names(pattern: str = "*", family: str | None = None) -> list[str]:
+    """Lists names in alphabetical order, without importing anything that they stand for.
+
+    Installed plugins are looked for anew at every call.
+
+    Args:
+        pattern: a shell-style pattern (`*`, `?`, `[...]`) that the whole name matches.
+        family: only names of this family. A plugin's family is known once it has been loaded and
+            has registered itself; until then, only `family=None` lists it.
+
+    Returns:
+        The names, without aliases.
+
+    Example:
+        >>> import registry
+        >>> registry.names("scan_*gru", family="recurrent")
+        ['scan_gru', 'scan_layer_norm_gru', 'scan_simplified_gru']
+    """
+    return [entry.name for entry in entries(pattern, family)]
+
+
+def spec(name: str) -> Spec:
+    """Looks up everything that is known about a name or alias, and imports its factory.
+
+    Raises:
+        UnknownNameError: nothing has this name.
+        LoadError: what has this name cannot be loaded.
+
+    Example:
+        >>> import registry
+        >>> def scan_sum(features, scale=1.0):
+        ...     "Sums over time."
+        >>> with registry.temporary("acme.scan_sum", scan_sum):
+        ...     spec = registry.spec("acme.scan_sum")
+        >>> spec.summary, dict(spec.defaults), spec.factory is scan_sum
+        ('Sums over time.', {'scale': 1.0}, True)
+    """
+    registered = store.registered(name)
+    if registered is None:
+        plugin = plugins.find(name)
+        if plugin is None:
+            found = plugins.last_scan()
+            raise UnknownNameError(name, [*store.keys(), *found.claims], found.unreadable)
+        loaded = plugin.resolved()
+        # A plugin's module may register the name itself, with more to say than an entry point has.
+        registered = store.registered(name) or loaded
+    return registered.resolved()
+
+
+def entries(pattern: str = "*", family: str | None = None) -> list[Spec]:
+    """Returns what is known of the same names as `names` gives without importing anything.
+
+    The specs are unresolved: a factory may still be an import path, with no defaults read off it.
+    """
+    claimed = (claims[0] for name, claims in plugins.scan().claims.items() if plugins.allowed(name))
+    # What this process registered comes last and so goes before what a plugin claims.
+    known = {entry.name: entry for entry in (*claimed, *store.everything())}
+    return [
+        known[name]
+        for name in sorted(known)
+        if fnmatch.fnmatchcase(name, pattern) and family in (None, known[name].family)
+    ]

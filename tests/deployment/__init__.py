@@ -1,0 +1,1 @@
+"""What becomes of a layer after training: exported, stored, taken to NNX, looked at."""

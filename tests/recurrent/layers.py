@@ -1,0 +1,108 @@
+"""The layers that the tests run over, and small helpers that all of them need."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import registry
+from zoo.recurrent import RecurrentLayer, scanned
+
+from . import reference
+
+
+class Leaf(NamedTuple):
+    """A leaf layer: its registered name and options, and its equations in NumPy."""
+
+    name: str
+    options: dict[str, Any]
+    step: Callable[..., Any]
+
+    def build(self, **options: Any) -> RecurrentLayer:
+        return registry.build(self.name, **{"features": 4, **self.options, **options})
+
+
+def _leaf(name: str, **options: Any) -> Leaf:
+    step = reference.STEPS[name]
+    return Leaf(name, options, reference.mgu_without_reset if "reset_gate" in options else step)
+
+
+LEAVES: dict[str, Leaf] = {
+    "gru": _leaf("scan_gru"),
+    "lstm": _leaf("scan_lstm"),
+    "lstm projected": _leaf("scan_lstm", projection=3, forget_bias=1.0),
+    "simplified gru": _leaf("scan_simplified_gru"),
+    "elman": _leaf("scan_elman"),
+    "mgu": _leaf("scan_mgu"),
+    "mgu without reset gate": _leaf("scan_mgu", reset_gate=False),
+    "gru without bias": _leaf("scan_gru", use_bias=False),
+    "layer norm gru": _leaf("scan_layer_norm_gru"),
+    "layer norm lstm": _leaf("scan_layer_norm_lstm"),
+    "layer norm lstm projected": _leaf("scan_layer_norm_lstm", projection=3, use_bias=False),
+}
+
+# What a composite passes on to the layer inside, so that the conformance kit may vary it.
+PASSED_ON = frozenset(
+    {
+        *("name", "time_axis", "reverse", "implementation"),
+        *("dtype", "param_dtype", "carry_dtype", "carry_init", "learned_carry"),
+        *("dropout_rate", "recurrent_dropout_rate", "zoneout_rate"),
+    }
+)
+
+COMPOSITES: dict[str, Callable[..., RecurrentLayer]] = {
+    "bidirectional": functools.partial(
+        registry.build, "bidirectional", layer="scan_gru", features=4
+    ),
+    "stack": functools.partial(
+        registry.build, "stack", layer="scan_lstm", num_layers=3, features=4
+    ),
+    "stack of bidirectional": functools.partial(
+        registry.build,
+        "stack",
+        layer={"name": "bidirectional", "layer": "scan_elman"},
+        num_layers=2,
+        features=4,
+        residual=True,
+        layer_norm=True,
+    ),
+}
+
+ScannedGRU = scanned(nn.GRUCell)
+
+
+def some(shape: tuple[int, ...], seed: int = 0, dtype: Any = jnp.float32) -> jax.Array:
+    """Normally distributed numbers; made by NumPy, which compiles nothing."""
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def variables_of(layer: RecurrentLayer, xs: jax.Array, seed: int = 0) -> Any:
+    """Variables with nothing zero in them: zero biases would hide mistakes."""
+    drawn = layer.init(jax.random.key(seed), None, xs)
+    return jax.tree.map(lambda x: x + 0.1 * some(x.shape, 1, x.dtype), drawn)
+
+
+def assert_close(got: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    """Equal structures and shapes, and values within tolerance · (1 + |expected|)."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert np.shape(a) == np.shape(b)
+        np.testing.assert_allclose(
+            np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=tolerance, atol=tolerance
+        )
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    """Equal structures, shapes, dtypes and bits."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def finite(tree: Any) -> bool:
+    return all(bool(np.isfinite(np.asarray(x)).all()) for x in jax.tree.leaves(tree))

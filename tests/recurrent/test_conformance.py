@@ -1,0 +1,91 @@
+"""The conformance kit over every registered layer, and over some that are made of them."""
+
+import functools
+
+import jax
+import pytest
+
+import registry
+from zoo.recurrent.testing import CHECKS, Case, check_layer
+
+from .layers import COMPOSITES, PASSED_ON, ScannedGRU, some
+
+XS = some((6, 3, 5))
+
+# Checked whole by default; of the others, which share their code, the dearest checks are slow.
+WHOLE = ("scan_gru", "bidirectional")
+DEAR = (
+    "check_batch_axes",
+    "check_carries",
+    "check_conditions_together",
+    "check_dropouts",
+    "check_dtypes",
+    "check_gradients",
+    "check_implementations",
+    "check_init_cost",
+    "check_learned_carry",
+    "check_mask",
+    "check_padding_cannot_leak",
+    "check_random_carry",
+    "check_resets",
+    "check_resets_stop_leaks",
+    "check_reverse",
+    "check_seq_lengths",
+    "check_time_axis",
+)
+
+
+@functools.cache
+def case(name: str) -> Case:
+    if name == "scanned":
+        return Case(functools.partial(ScannedGRU, features=4), XS)
+    if name in COMPOSITES:
+        return Case(COMPOSITES[name], XS, PASSED_ON)
+    if name == "scan_lstm, learned carry":
+        build = functools.partial(registry.build, "scan_lstm", learned_carry=True, projection=3)
+        return Case(functools.partial(build, features=4), XS)
+    return Case(functools.partial(registry.build, name, features=4), XS)
+
+
+NAMES = sorted({*registry.names(), *COMPOSITES, "scanned", "scan_lstm, learned carry"})
+TABLE = [
+    pytest.param(
+        name,
+        check,
+        marks=[pytest.mark.slow] if name not in WHOLE and check.__name__ in DEAR else [],
+        id=f"{name}-{check.__name__}",
+    )
+    for name in NAMES
+    for check in CHECKS
+    # A scanned cell has the dtypes of its own cell: Flax's return float32 whatever ``dtype`` says.
+    # The norms of this stack have float32 parameters, and its layers' dtype all the same.
+    if check.__name__ != "check_dtypes" or name not in ("scanned", "stack of bidirectional")
+]
+
+
+@pytest.mark.parametrize(("name", "check"), TABLE)
+def test_layer(name, check):
+    check(case(name))
+
+
+def test_every_registered_layer_is_in_the_table():
+    assert set(registry.names()) <= set(NAMES)
+
+
+def test_check_layer_runs_every_check(monkeypatch):
+    run = []
+    monkeypatch.setattr(
+        "zoo.recurrent.testing.suite.CHECKS",
+        tuple(_recorded(check, run) for check in CHECKS),
+    )
+    check_layer(functools.partial(registry.build, "scan_gru", features=4), XS)
+    assert run == [check.__name__ for check in CHECKS]
+
+
+def _recorded(check, run):
+    @functools.wraps(check)
+    def record(case):
+        assert isinstance(case.layer.init, object) and jax.numpy.shape(case.xs) == XS.shape
+        run.append(check.__name__)
+
+    return record

@@ -1,0 +1,213 @@
+"""A layer that runs another one in both directions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.recurrent import checks, conditions
+from zoo.recurrent.composition import LayerLike, build_inner, config_of
+from zoo.recurrent.contract import Carry, RecurrentLayer
+
+Merge = Callable[[jax.Array, jax.Array], jax.Array]
+
+_MERGES: dict[str, Merge] = {
+    "concat": lambda forward, backward: jnp.concatenate([forward, backward], axis=-1),
+    "sum": jnp.add,
+    "mul": jnp.multiply,
+    "mean": lambda forward, backward: (forward + backward) * 0.5,
+}
+_LINEAR = ("concat", "sum", "mean")
+
+
+class Bidirectional(RecurrentLayer):
+    """Runs a layer forwards and another of the same kind backwards, and merges their outputs.
+
+    The carry is the pair (forward, backward). Parameters lie under ``forward`` and ``backward``.
+    With lengths, the backward layer starts at each sequence's own end. It cannot be streamed.
+
+    Attributes:
+      layer: the inner layer: a registered name, a mapping such as
+        ``{"name": "scan_gru", "features": 64}``, or a layer class.
+      merge: "concat" (2H features), "sum", "mul", "mean", or a function of both outputs.
+      time_axis: where time is, for both.
+      reverse: swaps the directions: the parameters under ``forward`` run backwards.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, registry
+      >>> layer = registry.build("bidirectional", layer="scan_gru", features=4)
+      >>> xs = jnp.ones((7, 2, 3))
+      >>> variables = layer.init(jax.random.key(0), None, xs)
+      >>> (forward, backward), ys = layer.apply(
+      ...     variables, None, xs, seq_lengths=jnp.array([7, 5]))
+      >>> forward.shape, ys.shape
+      ((2, 4), (7, 2, 8))
+
+    References:
+      Schuster & Paliwal, Bidirectional Recurrent Neural Networks, 1997.
+    """
+
+    layer: LayerLike
+    merge: str | Merge = "concat"
+    time_axis: int = 0
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if not callable(self.merge):
+            checks.one_of("merge", self.merge, tuple(_MERGES))
+        self._inner(self.reverse)
+
+    def setup(self) -> None:
+        """Builds both directions."""
+        self.forward = self._inner(self.reverse)
+        self.backward = self._inner(not self.reverse)
+
+    @nn.nowrap
+    def _inner(self, reverse: bool) -> RecurrentLayer:
+        return build_inner(self.layer, time_axis=self.time_axis, reverse=reverse)
+
+    @property
+    def output_features(self) -> int:
+        """Size of the last axis of ys, after merging."""
+        one = jax.ShapeDtypeStruct((self._inner(False).output_features,), jnp.float32)
+        return jax.eval_shape(self._merge, one, one).shape[-1]
+
+    @property
+    def causal(self) -> bool:
+        """False: every output depends on the whole sequence."""
+        return False
+
+    @nn.nowrap
+    def carry_spec(self, input_shape: tuple[int, ...]) -> Carry:
+        """Returns the pair of both carries' shapes and dtypes; see ``RecurrentLayer``."""
+        spec = self._inner(False).carry_spec(input_shape)
+        return spec, spec
+
+    @nn.nowrap
+    def _merge(self, forward: jax.Array, backward: jax.Array) -> jax.Array:
+        merge = self.merge if callable(self.merge) else _MERGES[self.merge]
+        return merge(forward, backward)
+
+    def __call__(
+        self,
+        carry: Carry | None,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Carry, jax.Array]:
+        """Runs both directions; see ``RecurrentLayer``."""
+        first, second = self._split(carry, xs)
+        given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
+        first, forward = self.forward(first, xs, **given, deterministic=deterministic)
+        second, backward = self.backward(second, xs, **given, deterministic=deterministic)
+        return (first, second), self._merged(forward, backward, xs, seq_lengths, mask)
+
+    def history(
+        self,
+        carry: Carry | None,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Carry, jax.Array]:
+        """Returns the pair of both histories, and ys; see ``RecurrentLayer``."""
+        first, second = self._split(carry, xs)
+        given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
+        first, forward = self.forward.history(first, xs, **given, deterministic=deterministic)
+        second, backward = self.backward.history(second, xs, **given, deterministic=deterministic)
+        return (first, second), self._merged(forward, backward, xs, seq_lengths, mask)
+
+    def _merged(
+        self,
+        forward: jax.Array,
+        backward: jax.Array,
+        xs: jax.Array,
+        seq_lengths: jax.Array | None,
+        mask: jax.Array | None,
+    ) -> jax.Array:
+        if self.merge in _LINEAR:
+            return self._merge(forward, backward)
+        # What lies before a reset in one direction may lie after it in the other.
+        ys = conditions.around_nan(self._merge, forward, backward)
+        if not callable(self.merge) or (seq_lengths is None and mask is None):
+            return ys
+        # A function may make something of two zeros.
+        axis = checks.normal_axis(self.time_axis, xs.ndim)
+        mask = None if mask is None else jnp.moveaxis(jnp.asarray(mask), axis, 0)
+        seq_lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
+        valid = jnp.moveaxis(conditions.valid_steps(xs.shape[axis], seq_lengths, mask), 0, axis)
+        return conditions.select(valid, ys, jnp.zeros_like(ys))
+
+    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
+        """Raises TypeError: the backward direction needs the end of the sequence first."""
+        raise TypeError(
+            "step: a bidirectional layer cannot take one step: expected a causal layer, because "
+            "the backward direction starts from the end of the sequence. Call the layer with a "
+            "whole sequence, or stream a unidirectional one."
+        )
+
+    @nn.nowrap
+    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
+        """Returns the pair of both initial carries; see ``RecurrentLayer``."""
+        keys = (None, None) if rng is None else jax.random.split(rng)
+        if self.scope is None:
+            layers = self._inner(False), self._inner(True)
+        else:
+            layers = self.forward, self.backward
+        return tuple(
+            layer.initialize_carry(key, input_shape)
+            for layer, key in zip(layers, keys, strict=True)
+        )
+
+    def _split(self, carry: Carry | None, xs: jax.Array) -> Carry:
+        xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
+        axis = checks.normal_axis(self.time_axis, xs.ndim)
+        spec = self.carry_spec(xs.shape[:axis] + xs.shape[axis + 1 :])
+        carry = checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
+        return (None, None) if carry is None else carry
+
+
+def build_bidirectional(
+    layer: LayerLike,
+    *,
+    merge: str | Merge = "concat",
+    time_axis: int = 0,
+    reverse: bool = False,
+    name: str | None = None,
+    parent: Any = nn.module._unspecified_parent,
+    **options: Any,
+) -> Bidirectional:
+    """Builds ``Bidirectional``; options that it does not know go to the inner layer.
+
+    Args:
+      layer: the inner layer, see ``Bidirectional``.
+      merge: see ``Bidirectional``.
+      time_axis: see ``Bidirectional``.
+      reverse: see ``Bidirectional``.
+      name: Flax's module name.
+      parent: Flax's parent module.
+      **options: options of the inner layer.
+
+    Returns:
+      The layer.
+
+    Raises:
+      TypeError: the inner layer does not know an option.
+      ValueError: an option has no possible value.
+
+    Example:
+      >>> layer = build_bidirectional("scan_lstm", features=4, merge="sum")
+      >>> layer.output_features
+      4
+    """
+    config = config_of(layer, options)
+    return Bidirectional(config, merge, time_axis, reverse, name=name, parent=parent)

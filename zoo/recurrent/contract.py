@@ -1,0 +1,255 @@
+"""The contract that every layer of the zoo keeps."""
+
+from contextvars import ContextVar
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core.scope import DenyList
+
+Carry = Any
+
+_declaring: ContextVar[bool] = ContextVar("declaring", default=False)
+
+
+def only_declares() -> bool:
+    """Whether a layer is called for its parameters' sake: no value that it returns is looked at."""
+    return _declaring.get()
+
+
+class RecurrentLayer(nn.Module):
+    """Base class of every recurrent layer.
+
+    A layer maps ``(carry, xs) -> (carry, ys)``, as ``jax.lax.scan`` does. T is time, ``*batch``
+    any number of batch axes, D input features and H hidden features::
+
+        layer = registry.build("scan_gru", features=H)
+        variables = layer.init(key, None, xs)                  # xs: (T, *batch, D)
+        carry, ys = layer.apply(variables, None, xs)           # ys: (T, *batch, H)
+        carry, y = layer.apply(variables, carry, x, method="step")   # x: (*batch, D)
+        carry = layer.initialize_carry(key, x.shape)
+
+    Where time is in xs and ys is the layer's ``time_axis``; time comes first by default. A
+    subclass defines ``__call__``, ``step``, ``history``, ``initialize_carry``, ``carry_spec``,
+    ``output_features`` and ``causal``. Its ``carry_spec`` is marked ``nn.nowrap``: composites ask
+    for it where an inner layer is bound to no variables, which ``nn.tabulate`` does not allow for
+    other methods.
+    """
+
+    def __call__(
+        self,
+        carry: Carry | None,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Carry, jax.Array]:
+        """Runs the layer over a sequence.
+
+        Shapes below are for ``time_axis=0``; the conditions have the axes of xs without the last.
+
+        Args:
+          carry: where to start from; None for the layer's initial carry. It is cast to the
+            layer's ``carry_dtype``.
+          xs: inputs, float (T, *batch, D). With T=0 the carry comes back as it is.
+          seq_lengths: int (*batch,). Steps at t >= length are padding. Values outside [0, T] are
+            an error where they are concrete; traced ones act as if clamped.
+          mask: bool (T, *batch). A False step is skipped: the carry passes through, ys is 0
+            there, and a reset on it is not made.
+          resets: bool (T, *batch). Where True, the carry is replaced by the layer's initial carry
+            before that step is taken. This is the ``is_first`` convention: an environment's
+            ``done`` belongs to the step after it. A batch row is NaN from a non-finite input
+            until its next reset, which neither values nor gradients of later steps feel.
+          deterministic: turns the layer's dropouts off; False needs ``rngs={"dropout": key}``.
+
+        Returns:
+          The last carry, and ys (T, *batch, H).
+
+        Raises:
+          ValueError: a shape does not fit; the message says which, and the likely cause.
+          TypeError: a dtype or a structure does not fit.
+        """
+        raise NotImplementedError
+
+    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
+        """Takes one step, for streaming, with the same variables as a call.
+
+        Args:
+          carry: where to start from; None for the layer's initial carry.
+          x: float (*batch, D).
+
+        Returns:
+          The new carry, and y (*batch, H). Dropouts are off.
+
+        Raises:
+          ValueError: a shape does not fit.
+          TypeError: a dtype or a structure does not fit.
+        """
+        raise NotImplementedError
+
+    def carries(
+        self,
+        carry: Carry | None,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> Carry:
+        """Returns the whole history of the carry, the initial one included.
+
+        Args:
+          carry: as in a call.
+          xs: as in a call.
+          seq_lengths: as in a call.
+          mask: as in a call.
+          resets: as in a call.
+          deterministic: as in a call.
+
+        Returns:
+          A tree like a carry, its leaves with a time axis of length T+1 where xs has T: index t
+          is the carry before step t, and T the last one. With ``reverse`` index t+1 is the
+          carry before step t, and 0 the last one.
+
+        Raises:
+          ValueError: a shape does not fit.
+          TypeError: a dtype or a structure does not fit.
+        """
+        conditions = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
+        return self.history(carry, xs, **conditions, deterministic=deterministic)[0]
+
+    def history(
+        self,
+        carry: Carry | None,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Carry, jax.Array]:
+        """Runs the layer as a call does; returns what ``carries`` returns, and ys.
+
+        Args:
+          carry: as in a call.
+          xs: as in a call.
+          seq_lengths: as in a call.
+          mask: as in a call.
+          resets: as in a call.
+          deterministic: as in a call.
+
+        Raises:
+          ValueError: a shape does not fit.
+          TypeError: a dtype or a structure does not fit.
+        """
+        raise NotImplementedError
+
+    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
+        """Returns the initial carry for one step's input shape.
+
+        Args:
+          rng: a key; may be None where the layer's ``carry_init`` draws nothing.
+          input_shape: shape of one step's input, (*batch, D).
+
+        Returns:
+          The carry, arrays (*batch, width) of the layer's ``carry_dtype``.
+
+        Raises:
+          ValueError: the initial carry is a parameter and the layer is not bound to its variables
+            (use ``layer.apply(variables, rng, shape, method="initialize_carry")``), or it is
+            random and there is no key.
+        """
+        raise NotImplementedError
+
+    @nn.nowrap
+    def carry_spec(self, input_shape: tuple[int, ...]) -> Carry:
+        """Returns the carry's tree of ``jax.ShapeDtypeStruct`` for one step's input shape.
+
+        Args:
+          input_shape: shape of one step's input, (*batch, D).
+        """
+        raise NotImplementedError
+
+    @property
+    def output_features(self) -> int:
+        """Size of the last axis of ys."""
+        raise NotImplementedError
+
+    @property
+    def causal(self) -> bool:
+        """Whether ys at t depend on xs up to t only, so that the layer can be streamed."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def init(
+        self,
+        rngs: Any,
+        *args: Any,
+        method: Any = None,
+        mutable: Any = DenyList("intermediates"),
+        **kwargs: Any,
+    ) -> Any:
+        """Initialises the variables; as ``nn.Module.init``, at the cost of no step at all.
+
+        Parameters depend on shapes alone, so nothing else of the arguments is looked at: T=1 and
+        T=10000 cost the same.
+        """
+        leaves = jax.tree.leaves((args, kwargs))
+        concrete = any(isinstance(x, jax.Array) and not _is_traced(x) for x in leaves)
+        if not concrete or any(map(_is_traced, (*leaves, *jax.tree.leaves(rngs)))):
+            return super().init(rngs, *args, method=method, mutable=mutable, **kwargs)
+        args, kwargs = jax.tree.map(_shape_only, (args, kwargs))
+        token = _declaring.set(True)
+        try:
+            return self.lazy_init(rngs, *args, method=method, mutable=mutable, **kwargs)
+        finally:
+            _declaring.reset(token)
+
+    @nn.nowrap
+    def describe(self, input_shape: tuple[int, ...]) -> str:
+        """Returns what the layer makes of an input, as text for people.
+
+        Args:
+          input_shape: shape of xs, (T, *batch, D) for ``time_axis=0``.
+
+        Returns:
+          Lines with the shapes of ys and of the carry, the tree of parameters and their count.
+
+        Raises:
+          ValueError: the shape does not fit.
+        """
+        xs = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        (carry, ys), variables = jax.eval_shape(
+            lambda key, xs: self.init_with_output(key, None, xs), key, xs
+        )
+        lines = [f"xs      {_brief(xs)}", f"ys      {_brief(ys)}"]
+        for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]:
+            lines.append(f"carry{jax.tree_util.keystr(path):3}{_brief(leaf)}")
+        lines.append("parameters")
+        total = 0
+        for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            count = leaf.size
+            total += count
+            lines.append(f"  {name:30} {_brief(leaf):24} {count:,}")
+        lines.append(f"  {'total':30} {'':24} {total:,}")
+        return "\n".join(lines)
+
+
+def _is_traced(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer)
+
+
+def _shape_only(x: Any) -> Any:
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return x
+
+
+def _brief(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"

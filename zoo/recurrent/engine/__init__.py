@@ -1,0 +1,143 @@
+"""Engines that run a step over time: the plain convention and the fused one, and which to take."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.export import is_symbolic_dim
+
+from zoo.recurrent.cells import Carry
+from zoo.recurrent.engine import fused as _fused
+from zoo.recurrent.engine import reference as _reference
+from zoo.recurrent.engine.blocks import at_most, block_length
+from zoo.recurrent.engine.forward_mode import reverse_only
+from zoo.recurrent.engine.products import Arithmetic, Single, small_weights, stack_kernels
+from zoo.recurrent.step import Step
+
+IMPLEMENTATIONS = ("auto", "scan", "fused")
+
+# Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
+_FUSED_PLATFORMS = ("cpu",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """How a layer is run over time; hashable.
+
+    Attributes:
+      implementation: "scan", "fused", or "auto" for the one that was measured to be faster.
+      reverse: whether time runs backwards.
+      unroll: steps per iteration of the time loop.
+      checkpoint_every: most steps between the carries kept for the backward pass, or None.
+      dtype: dtype of products' operands.
+      precision: of ``jax.lax.dot_general``.
+    """
+
+    implementation: str
+    reverse: bool
+    unroll: int
+    checkpoint_every: int | None
+    dtype: Any
+    precision: jax.lax.PrecisionLike
+
+    def chosen(self) -> str:
+        """The implementation that runs: "scan" or "fused"."""
+        if self.implementation != "auto":
+            return self.implementation
+        return "fused" if jax.default_backend() in _FUSED_PLATFORMS else "scan"
+
+    def run(
+        self,
+        step: Step,
+        weights: Mapping[str, Mapping[str, jax.Array]],
+        fixed: Mapping[str, Any],
+        start: Carry,
+        xs: jax.Array,
+        signals: Mapping[str, Any],
+    ) -> tuple[Carry, Carry]:
+        """Runs ``step`` over time.
+
+        Args:
+          step: what is done at every step.
+          weights: the parameters by name.
+          fixed: what is the same for every step, see ``Step``.
+          start: the first carry, arrays (*batch, width).
+          xs: inputs (T, *batch, D), T >= 1, of ``dtype``.
+          signals: conditions of every step, arrays (T, ...), see ``Step``.
+
+        Returns:
+          The last carry, and the carry after every step: arrays (T, *batch, width).
+        """
+        weights = {
+            name: {
+                leaf: x.astype(self.dtype if leaf == "kernel" else step.work_dtype)
+                for leaf, x in own.items()
+            }
+            for name, own in weights.items()
+        }
+        arithmetic = Arithmetic(self.precision, step.work_dtype)
+        if not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1:
+            return _one_step(step, Single(arithmetic, weights), weights, fixed, start, xs, signals)
+        if self.chosen() == "scan":
+            plan = _reference.Plan(
+                step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
+            )
+            return _reference.scan(plan, weights, fixed, start, xs, signals)
+        keep, length = self._memory(step, xs)
+        plan = _fused.Plan(
+            step, arithmetic, self.reverse, length, keep, _forward_length(step, xs), self.unroll
+        )
+        stacks = stack_kernels(step.cell, weights)
+        stacks, small, fixed, start, xs = reverse_only(
+            (stacks, small_weights(weights), dict(fixed), start, xs)
+        )
+        return _fused.fused(plan, stacks, small, fixed, start, xs, dict(signals))
+
+    def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
+        """What the backward pass keeps, and the steps per block, as measured on CPU.
+
+        Keeping the products saves making them again, a fifth of the time where they are large.
+        Where they are small, loop overhead and memory rule: temporaries above 32 MB are mapped
+        anew, page by page, at every call (docs/performance.md).
+        """
+        steps = xs.shape[0]
+        if self.checkpoint_every is not None:
+            # A longer block costs more than the carries that it saves, below 30,000 steps.
+            return "blocks", at_most(block_length(steps, 32), self.checkpoint_every)
+        batch, features = math.prod(xs.shape[1:-1]), step.cell.features
+        if is_symbolic_dim(steps) or is_symbolic_dim(batch):
+            return "carries", block_length(steps, 32)
+        if batch * features < 1024:
+            return "carries", block_length(steps, 128)
+        gates = sum(map(len, step.cell.asks))
+        products = steps * batch * features * gates * step.work_dtype.itemsize
+        keep = features >= 256 or (features >= 128 and products <= 16e6)
+        return "products" if keep else "carries", block_length(steps, 32)
+
+
+def _one_step(
+    step: Step,
+    product: Single,
+    weights: Mapping[str, Mapping[str, jax.Array]],
+    fixed: Mapping[str, Any],
+    start: Carry,
+    xs: jax.Array,
+    signals: Mapping[str, Any],
+) -> tuple[Carry, Carry]:
+    """A sequence of one step (streaming), without a loop."""
+    x, now = jax.tree.map(lambda x: x[0], (xs, dict(signals)))
+    u = step.cell.project(product, x, weights)
+    carry = step(product, start, u, now, fixed, weights)
+    return carry, jax.tree.map(lambda x: x[None], carry)
+
+
+def _forward_length(step: Step, xs: jax.Array) -> int:
+    """The steps per block where nothing is kept: as many as have 8 MB of input projections."""
+    steps, batch = xs.shape[0], math.prod(xs.shape[1:-1])
+    if is_symbolic_dim(steps) or is_symbolic_dim(batch):
+        return block_length(steps, 32)
+    width = sum(kernel.width for kernel in step.cell.kernels.values() if kernel.source == "input")
+    most = 8e6 / max(batch * width * step.work_dtype.itemsize, 1)
+    return block_length(steps, max(16, int(most)))

@@ -1,0 +1,272 @@
+"""The fused engine: everything that does not depend on the previous carry leaves the time loop.
+
+Forward, time is cut into blocks. Each block projects its inputs by one product and then loops over
+its steps. Backward, each block first finds every product of its steps again, all steps at once;
+then a loop that holds nothing but the carry's cotangent runs through the block; then the gradients
+of kernels, biases and inputs are made of all its steps at once. What the backward pass keeps
+per step is therefore the carry alone, and what it needs besides lives as long as one block.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from zoo.recurrent.cells import Carry
+from zoo.recurrent.engine.blocks import Blocks
+from zoo.recurrent.engine.products import (
+    Arithmetic,
+    Multiplier,
+    Recall,
+    Separate,
+    transpose_stack,
+)
+from zoo.recurrent.engine.recompute import cut
+from zoo.recurrent.step import Step
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the fused engine has to know before it sees an array.
+
+    Attributes:
+      step: the layer's step.
+      arithmetic: how products are made.
+      reverse: whether time runs backwards.
+      length: steps per block where gradients are wanted.
+      forward_length: steps per block where none are.
+      keep: what the backward pass keeps from the forward pass: "products" (and carries),
+        "carries", or "blocks" (the carry at the start of each block).
+      unroll: steps per iteration of the inner loops.
+    """
+
+    step: Step
+    arithmetic: Arithmetic
+    reverse: bool
+    length: int
+    keep: str
+    forward_length: int
+    unroll: int = 1
+
+    def blocks(self, steps: int) -> Blocks:
+        """The cut of ``steps`` steps, in the order of the forward pass."""
+        return Blocks(steps, self.length, self.reverse)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def fused(
+    plan: Plan, stacks: Tree, weights: Tree, fixed: Tree, start: Carry, xs: jax.Array, signals: Tree
+) -> tuple[Carry, Carry]:
+    """Runs a layer over time.
+
+    Args:
+      plan: see ``Plan``.
+      stacks: the kernels by group, each (rows, G, width).
+      weights: biases and scales by parameter name.
+      fixed: what is the same for every step, see ``Step``.
+      start: the first carry, arrays (*batch, width).
+      xs: inputs (T, *batch, D), T >= 1.
+      signals: conditions of every step, arrays (T, ...), see ``Step``.
+
+    Returns:
+      The last carry, and the carry after every step: arrays (T, *batch, width).
+    """
+    shared = _Shared(stacks, weights, fixed)
+    plan = dataclasses.replace(plan, length=plan.forward_length)
+    final, kept = _forward(plan, "carries", shared, start, xs, signals)
+    return final, plan.blocks(xs.shape[0]).join(kept["history"])
+
+
+class _Shared(NamedTuple):
+    """What every block sees: kernels by group, small weights, and what all steps share."""
+
+    stacks: Tree
+    weights: Tree
+    fixed: Tree
+
+
+def _forward(plan, keep, shared, start, xs, signals):
+    blocks = plan.blocks(xs.shape[0])
+
+    def visit(carry, block):
+        new, history, known = _run_block(plan, keep == "products", shared, carry, *block)
+        return new, {"entry": carry, "history": history, "known": known}
+
+    final, out = blocks.scan(visit, start, _zip(blocks.cut(xs), blocks.cut(signals)))
+    return final, {name: _pick(out, name) for name in ("entry", "history", "known")}
+
+
+def _run_block(plan, remember, shared, carry, x, signals):
+    """One block, step by step: the last carry, every carry, and the products if asked for."""
+    u = plan.step.cell.project(Multiplier(plan.arithmetic, shared.stacks), x, shared.weights)
+
+    def advance(carry, at):
+        u, sig = at
+        recur = Multiplier(plan.arithmetic, shared.stacks)
+        new = plan.step(recur, carry, u, sig, shared.fixed, shared.weights)
+        return new, (new, recur.results if remember else None)
+
+    carry, (history, known) = jax.lax.scan(
+        advance, carry, (u, signals), reverse=plan.reverse, unroll=plan.unroll
+    )
+    return carry, history, known
+
+
+def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
+    # Which inputs are differentiated is known here, but must not shape the residuals: JAX traces
+    # this rule anew for other inputs and keeps one structure of residuals for all. What nobody asks
+    # for is dead code in the compiled program instead.
+    stacks, weights, fixed, start, xs, signals = jax.tree.map(
+        lambda a: a.value,
+        (stacks, weights, fixed, start, xs, signals),
+        is_leaf=lambda a: hasattr(a, "perturbed"),
+    )
+    shared = _Shared(stacks, weights, fixed)
+    final, kept = _forward(plan, plan.keep, shared, start, xs, signals)
+    history = plan.blocks(xs.shape[0]).join(kept["history"])
+    if plan.keep == "blocks":
+        kept["history"] = (None, None)
+    return (final, history), (shared, xs, signals, kept)
+
+
+def _fused_backward(plan, residuals, cotangents):
+    shared, xs, signals, kept = residuals
+    d_final, d_history = cotangents
+    like = _first_entry(kept["entry"])
+    d_final = tuple(_dense(d, x) for d, x in zip(d_final, like, strict=True))
+    # A history whose cotangent is zero throughout (usually the cell state's) is not added at all.
+    d_history = tuple(None if isinstance(d, SymbolicZero) else d for d in d_history)
+
+    blocks = plan.blocks(xs.shape[0]).backwards()
+    # Transposed once: a loop that multiplies by the kernel as it is would do so at every step.
+    transposed = {group: transpose_stack(stack) for group, stack in shared.stacks.items()}
+
+    def visit(state, block):
+        d, sums = state
+        (x, sig), d_hist, entry, history, known = block
+        if plan.keep == "blocks":
+            _, history, known = _run_block(plan, True, shared, entry, x, sig)
+        before = _shift(entry, history, plan.reverse)
+        d, grads, dx = _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, sig)
+        return (d, jax.tree.map(jnp.add, sums, grads)), dx
+
+    pair = _zip(
+        _zip(blocks.cut(xs), blocks.cut(signals)),
+        blocks.cut(d_history),
+        kept["entry"],
+        kept["history"],
+        kept["known"],
+    )
+    zeros = jax.tree.map(jnp.zeros_like, shared)
+    (d_start, sums), dxs = blocks.scan(visit, (d_final, zeros), pair)
+    return (*sums, d_start, blocks.join(dxs), None)
+
+
+def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signals):
+    """The cotangents of one block: of its first carry, of what is shared, and of its inputs.
+
+    ``d`` is the cotangent of the last carry, ``d_hist`` of the carry after every step, ``before``
+    the carry before every step, and ``known`` the recurrent sums of every step, if they are.
+    """
+    step, arithmetic, cell = plan.step, plan.arithmetic, plan.step.cell
+    stacks, weights, fixed = shared
+    reader = (Multiplier if known is None else Separate)(arithmetic, stacks)
+    u = cell.project(reader, x, weights)
+
+    if known is None:
+
+        def multiply(carry, u, sig):
+            recur = Multiplier(arithmetic, stacks)
+            step(recur, carry, u, sig, fixed, weights)
+            return recur.results
+
+        known = jax.vmap(multiply)(before, u, signals)
+
+    # The step as a linear map of cotangents, found for all steps at once. Its residuals are a
+    # pytree with a leading time axis, which a loop can take apart step by step.
+    def linearise(carry, u, known, sig):
+        def recalled(carry, u, known, fixed, weights):
+            recall = Recall(arithmetic, transposed, known)
+            return step(recall, carry, u, sig, fixed, weights), recall.arguments
+
+        _, pull, arguments = jax.vjp(recalled, carry, u, known, fixed, weights, has_aux=True)
+        residuals, treedef = jax.tree.flatten(pull)
+        structure.append(treedef)
+        return residuals, arguments
+
+    structure = []
+    every_step = (before, u, known, signals)
+    early, late = cut(linearise, *jax.tree.map(lambda x: x[0], every_step))
+    kept = jax.vmap(early)(*every_step)
+
+    def pull(kept, d):
+        residuals, _ = late(kept)
+        return jax.tree.unflatten(structure[0], residuals)(d)
+
+    def back(d, at):
+        kept, d_out = at
+        d = tuple(a if b is None else a + b for a, b in zip(d, d_out, strict=True))
+        return pull(kept, d)[0], d
+
+    d, totals = jax.lax.scan(back, d, (kept, d_hist), reverse=not plan.reverse, unroll=plan.unroll)
+
+    # The loop kept only the carry's cotangents; everything else follows from them, all at once.
+    _, du, d_known, d_fixed, d_weights = jax.vmap(pull)(kept, totals)
+    _, arguments = jax.vmap(late)(kept)
+
+    def read(x, known, weights):
+        return cell.project(Recall(arithmetic, transposed, known), x, weights)
+
+    dx, d_read, d_own = jax.vjp(read, x, reader.results, weights)[1](du)
+    asked = zip((cell.inputs, *cell.asks), (x, *arguments), (*d_read, *d_known), strict=True)
+    d_stacks = {
+        group: arithmetic.kernel_gradient(a, sums, stacks[group]) for group, a, sums in asked
+    }
+    d_weights = jax.tree.map(jnp.add, d_own, _sum_steps(d_weights))
+    return d, _Shared(d_stacks, d_weights, _sum_steps(d_fixed)), dx
+
+
+def _shift(entry: Carry, history: Carry, reverse: bool) -> Carry:
+    """The carry before every step of a block, from the one before the block and those after."""
+
+    def shift(first, after):
+        parts = [after[1:], first[None]] if reverse else [first[None], after[:-1]]
+        return jnp.concatenate(parts)
+
+    return jax.tree.map(shift, entry, history)
+
+
+def _first_entry(pair):
+    whole, rest = pair
+    return rest if whole is None else jax.tree.map(lambda x: x[0], whole)
+
+
+def _sum_steps(stacked: Tree) -> Tree:
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
+
+
+def _dense(d, like):
+    return jnp.zeros_like(like) if isinstance(d, SymbolicZero) else d
+
+
+def _zip(*pairs):
+    """Makes one pair of tuples out of many pairs; None stays where a side is empty everywhere."""
+    wholes, rests = zip(*pairs, strict=True)
+    return wholes if _present(wholes[0]) else None, rests if _present(rests[0]) else None
+
+
+def _present(tree) -> bool:
+    return bool(jax.tree.leaves(tree))
+
+
+def _pick(pair, name):
+    whole, rest = pair
+    return whole and whole[name], rest and rest[name]
+
+
+fused.defvjp(_fused_forward, _fused_backward, symbolic_zeros=True)

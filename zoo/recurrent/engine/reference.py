@@ -1,0 +1,80 @@
+"""The plain engine: ``nn.scan`` of a one-step cell, the reference for every other."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from zoo.recurrent.cells import Carry
+from zoo.recurrent.convention import TIME
+from zoo.recurrent.engine.blocks import Blocks, at_most
+from zoo.recurrent.engine.products import Arithmetic, Multiplier, stack_kernels
+from zoo.recurrent.step import Step
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the plain engine has to know before it sees an array.
+
+    Attributes:
+      step: the layer's step.
+      arithmetic: how products are made.
+      reverse: whether time runs backwards.
+      checkpoint_every: steps between the carries that are kept for the backward pass, or None.
+      unroll: steps per iteration of the loop.
+    """
+
+    step: Step
+    arithmetic: Arithmetic
+    reverse: bool
+    checkpoint_every: int | None = None
+    unroll: int = 1
+
+
+class _OneStep(nn.Module):
+    """A cell that takes one step: projects its input, then advances the carry."""
+
+    plan: Plan
+
+    @nn.compact
+    def __call__(self, carry: Carry, at: tuple[Tree, jax.Array, Tree]) -> tuple[Carry, Carry]:
+        x, signals = at
+        weights = self.variables["params"]["weights"]
+        fixed = self.variables["params"]["fixed"]
+        product = Multiplier(self.plan.arithmetic, stack_kernels(self.plan.step.cell, weights))
+        u = self.plan.step.cell.project(product, x, weights)
+        carry = self.plan.step(product, carry, u, signals, fixed, weights)
+        return carry, carry
+
+
+def scan(
+    plan: Plan, weights: Tree, fixed: Tree, start: Carry, xs: jax.Array, signals: Tree
+) -> tuple[Carry, Carry]:
+    """Runs a layer over time by ``nn.scan``; arguments and result as those of the fused engine.
+
+    Args:
+      plan: see ``Plan``.
+      weights: the parameters by name, kernels included.
+      fixed: what is the same for every step, see ``Step``.
+      start: the first carry, arrays (*batch, width).
+      xs: inputs (T, *batch, D), T >= 1.
+      signals: conditions of every step, arrays (T, ...), see ``Step``.
+
+    Returns:
+      The last carry, and the carry after every step: arrays (T, *batch, width).
+    """
+    variables = {"params": {"weights": weights, "fixed": fixed}}
+
+    def run(carry: Carry, part: Tree) -> tuple[Carry, Carry]:
+        lifted = TIME.lift(_OneStep, reverse=plan.reverse, unroll=plan.unroll)
+        return lifted(plan, parent=None).apply(variables, carry, part)
+
+    if plan.checkpoint_every is None:
+        return run(start, (xs, signals))
+    length = at_most(xs.shape[0], plan.checkpoint_every)
+    blocks = Blocks(xs.shape[0], length, plan.reverse)
+    final, history = blocks.scan(jax.checkpoint(run), start, blocks.cut((xs, signals)))
+    return final, blocks.join(history)

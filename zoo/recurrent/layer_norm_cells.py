@@ -1,0 +1,104 @@
+"""Layer-normalised cells: the products are normalised over their features before they are used."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from zoo.recurrent.cells import GRU, LSTM, Carry, Kernel, Product, Weights
+
+
+def normalise(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """Normalises (..., H) over its last axis and multiplies by ``scale`` (H,)."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    scale = jnp.broadcast_to(scale, x.shape).astype(x.dtype)
+    return centred * jax.lax.rsqrt(variance + epsilon) * scale
+
+
+def _with_scales(table: dict[str, Kernel]) -> dict[str, Kernel]:
+    return {
+        name: kernel if name == "proj" else dataclasses.replace(kernel, scale=True)
+        for name, kernel in table.items()
+    }
+
+
+def _add(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return x if bias is None else x + jnp.broadcast_to(bias, x.shape).astype(x.dtype)
+
+
+class _NormalisedProducts:
+    """Each product, normalised with its kernel's own scale, plus its addend."""
+
+    def __init__(self, product: Product, weights: Weights, epsilon: float):
+        self.product, self.weights, self.epsilon = product, weights, epsilon
+
+    def __call__(self, a: jax.Array, **addends: jax.Array | None) -> tuple[jax.Array, ...]:
+        bare = self.product(a, **dict.fromkeys(addends))
+        return tuple(
+            _add(normalise(x, self.weights[name]["scale"], self.epsilon), addend)
+            if "scale" in self.weights[name]
+            else _add(x, addend)
+            for x, (name, addend) in zip(bare, addends.items(), strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormGRU(GRU):
+    """GRU with layer normalisation of every product (Ba, Kiros & Hinton 2016).
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-6
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """Those of the GRU, each with a scale."""
+        return _with_scales(super().kernels)
+
+    def project(self, product: Product, x: jax.Array, weights: Weights) -> dict[str, jax.Array]:
+        """LN(W_i x) + b."""
+        return super().project(_NormalisedProducts(product, weights, self.epsilon), x, weights)
+
+    def step(
+        self, recur: Product, carry: Carry, u: Mapping[str, jax.Array], weights: Weights
+    ) -> Carry:
+        """The GRU's step on normalised products."""
+        normalised = _NormalisedProducts(recur, weights, self.epsilon)
+        return super().step(normalised, carry, u, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormLSTM(LSTM):
+    """LSTM with layer normalisation of every product and of the cell state (Ba et al. 2016).
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-6
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """Those of the LSTM, each but the projection with a scale, and ``c`` (scale, bias)."""
+        state = Kernel("none", self.features, bias=self.use_bias, scale=True)
+        return {**_with_scales(super().kernels), "c": state}
+
+    def project(self, product: Product, x: jax.Array, weights: Weights) -> dict[str, jax.Array]:
+        """LN(W_i x) + b."""
+        return super().project(_NormalisedProducts(product, weights, self.epsilon), x, weights)
+
+    def step(
+        self, recur: Product, carry: Carry, u: Mapping[str, jax.Array], weights: Weights
+    ) -> Carry:
+        """The LSTM's step on normalised products."""
+        normalised = _NormalisedProducts(recur, weights, self.epsilon)
+        return super().step(normalised, carry, u, weights)
+
+    def read(self, c: jax.Array, weights: Weights) -> jax.Array:
+        """LN(c)."""
+        own = weights["c"]
+        return _add(normalise(c, own["scale"], self.epsilon), own.get("bias"))
