@@ -18,6 +18,9 @@ from zoo.recurrent.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
 
+# Of a block's recurrent sums: what a processor core has at hand.
+_BLOCK_BYTES = 2**21
+
 # Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu",)
 
@@ -86,9 +89,7 @@ class Engine:
             )
             return _reference.scan(plan, weights, fixed, start, xs, signals)
         keep, length = self._memory(step, xs)
-        plan = _fused.Plan(
-            step, arithmetic, self.reverse, length, keep, _forward_length(step, xs), self.unroll
-        )
+        plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, self.unroll)
         stacks = stack_kernels(step.cell, weights)
         stacks, small, fixed, start, xs = reverse_only(
             (stacks, small_weights(weights), dict(fixed), start, xs)
@@ -102,19 +103,18 @@ class Engine:
         Where they are small, loop overhead and memory rule: temporaries above 32 MB are mapped
         anew, page by page, at every call (docs/performance.md).
         """
-        steps = xs.shape[0]
+        steps, batch, features = xs.shape[0], math.prod(xs.shape[1:-1]), step.cell.features
+        if is_symbolic_dim(steps) or is_symbolic_dim(batch):
+            keep, length = "carries", block_length(steps, 32)
+        else:
+            sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
+            length = block_length(steps, max(16, _BLOCK_BYTES // max(sums, 1)))
+            keep = features >= 256 or (features >= 128 and steps * sums <= 16e6)
+            keep = "products" if keep else "carries"
         if self.checkpoint_every is not None:
             # A longer block costs more than the carries that it saves, below 30,000 steps.
-            return "blocks", at_most(block_length(steps, 32), self.checkpoint_every)
-        batch, features = math.prod(xs.shape[1:-1]), step.cell.features
-        if is_symbolic_dim(steps) or is_symbolic_dim(batch):
-            return "carries", block_length(steps, 32)
-        if batch * features < 1024:
-            return "carries", block_length(steps, 128)
-        gates = sum(map(len, step.cell.asks))
-        products = steps * batch * features * gates * step.work_dtype.itemsize
-        keep = features >= 256 or (features >= 128 and products <= 16e6)
-        return "products" if keep else "carries", block_length(steps, 32)
+            return "blocks", at_most(length, self.checkpoint_every)
+        return keep, length
 
 
 def _one_step(
@@ -131,13 +131,3 @@ def _one_step(
     u = step.cell.project(product, x, weights)
     carry = step(product, start, u, now, fixed, weights)
     return carry, jax.tree.map(lambda x: x[None], carry)
-
-
-def _forward_length(step: Step, xs: jax.Array) -> int:
-    """The steps per block where nothing is kept: as many as have 8 MB of input projections."""
-    steps, batch = xs.shape[0], math.prod(xs.shape[1:-1])
-    if is_symbolic_dim(steps) or is_symbolic_dim(batch):
-        return block_length(steps, 32)
-    width = sum(kernel.width for kernel in step.cell.kernels.values() if kernel.source == "input")
-    most = 8e6 / max(batch * width * step.work_dtype.itemsize, 1)
-    return block_length(steps, max(16, int(most)))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cells import Carry
-from zoo.recurrent.engine.blocks import Blocks
+from zoo.recurrent.engine.blocks import Blocks, zip_pairs
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
@@ -38,8 +38,7 @@ class Plan:
       step: the layer's step.
       arithmetic: how products are made.
       reverse: whether time runs backwards.
-      length: steps per block where gradients are wanted.
-      forward_length: steps per block where none are.
+      length: steps per block.
       keep: what the backward pass keeps from the forward pass: "products" (and carries),
         "carries", or "blocks" (the carry at the start of each block).
       unroll: steps per iteration of the inner loops.
@@ -50,7 +49,6 @@ class Plan:
     reverse: bool
     length: int
     keep: str
-    forward_length: int
     unroll: int = 1
 
     def blocks(self, steps: int) -> Blocks:
@@ -77,9 +75,8 @@ def fused(
       The last carry, and the carry after every step: arrays (T, *batch, width).
     """
     shared = _Shared(stacks, weights, fixed)
-    plan = dataclasses.replace(plan, length=plan.forward_length)
-    final, kept = _forward(plan, "carries", shared, start, xs, signals)
-    return final, plan.blocks(xs.shape[0]).join(kept["history"])
+    final, _, (history, _) = _forward(plan, "carries", shared, start, xs, signals)
+    return final, history
 
 
 class _Shared(NamedTuple):
@@ -91,19 +88,20 @@ class _Shared(NamedTuple):
 
 
 def _forward(plan, keep, shared, start, xs, signals):
+    """The last carry; and that before every block, after every step, and the sums if asked for."""
     blocks = plan.blocks(xs.shape[0])
-
-    def visit(carry, block):
-        new, history, known = _run_block(plan, keep == "products", shared, carry, *block)
-        return new, {"entry": carry, "history": history, "known": known}
-
-    final, out = blocks.scan(visit, start, _zip(blocks.cut(xs), blocks.cut(signals)))
-    return final, {name: _pick(out, name) for name in ("entry", "history", "known")}
+    steps = blocks.cut((xs, signals))
+    prepare, advance = _stepping(plan, keep == "products", shared)
+    return blocks.steps_through(prepare, advance, start, steps, plan.unroll)
 
 
-def _run_block(plan, remember, shared, carry, x, signals):
-    """One block, step by step: the last carry, every carry, and the products if asked for."""
-    u = plan.step.cell.project(Multiplier(plan.arithmetic, shared.stacks), x, shared.weights)
+def _stepping(plan, remember, shared):
+    """A block's steps: what is prepared for all at once, and how one is taken."""
+
+    def prepare(block):
+        x, signals = block
+        project = Multiplier(plan.arithmetic, shared.stacks)
+        return plan.step.cell.project(project, x, shared.weights), signals
 
     def advance(carry, at):
         u, sig = at
@@ -111,10 +109,7 @@ def _run_block(plan, remember, shared, carry, x, signals):
         new = plan.step(recur, carry, u, sig, shared.fixed, shared.weights)
         return new, (new, recur.results if remember else None)
 
-    carry, (history, known) = jax.lax.scan(
-        advance, carry, (u, signals), reverse=plan.reverse, unroll=plan.unroll
-    )
-    return carry, history, known
+    return prepare, advance
 
 
 def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
@@ -127,17 +122,15 @@ def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
         is_leaf=lambda a: hasattr(a, "perturbed"),
     )
     shared = _Shared(stacks, weights, fixed)
-    final, kept = _forward(plan, plan.keep, shared, start, xs, signals)
-    history = plan.blocks(xs.shape[0]).join(kept["history"])
-    if plan.keep == "blocks":
-        kept["history"] = (None, None)
-    return (final, history), (shared, xs, signals, kept)
+    final, entries, (history, known) = _forward(plan, plan.keep, shared, start, xs, signals)
+    kept = None if plan.keep == "blocks" else history
+    return (final, history), (shared, xs, signals, entries, kept, known)
 
 
 def _fused_backward(plan, residuals, cotangents):
-    shared, xs, signals, kept = residuals
+    shared, xs, signals, entries, kept, known = residuals
     d_final, d_history = cotangents
-    like = _first_entry(kept["entry"])
+    like = _first_entry(entries)
     d_final = tuple(_dense(d, x) for d, x in zip(d_final, like, strict=True))
     # A history whose cotangent is zero throughout (usually the cell state's) is not added at all.
     d_history = tuple(None if isinstance(d, SymbolicZero) else d for d in d_history)
@@ -148,20 +141,16 @@ def _fused_backward(plan, residuals, cotangents):
 
     def visit(state, block):
         d, sums = state
-        (x, sig), d_hist, entry, history, known = block
+        (x, sig), entry, (d_hist, history, known) = block
         if plan.keep == "blocks":
-            _, history, known = _run_block(plan, True, shared, entry, x, sig)
+            prepare, advance = _stepping(plan, True, shared)
+            over = functools.partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
+            _, (history, known) = over(advance, entry, prepare((x, sig)))
         before = _shift(entry, history, plan.reverse)
         d, grads, dx = _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, sig)
         return (d, jax.tree.map(jnp.add, sums, grads)), dx
 
-    pair = _zip(
-        _zip(blocks.cut(xs), blocks.cut(signals)),
-        blocks.cut(d_history),
-        kept["entry"],
-        kept["history"],
-        kept["known"],
-    )
+    pair = zip_pairs(blocks.cut((xs, signals)), entries, blocks.cut((d_history, kept, known)))
     zeros = jax.tree.map(jnp.zeros_like, shared)
     (d_start, sums), dxs = blocks.scan(visit, (d_final, zeros), pair)
     return (*sums, d_start, blocks.join(dxs), None)
@@ -252,21 +241,6 @@ def _sum_steps(stacked: Tree) -> Tree:
 
 def _dense(d, like):
     return jnp.zeros_like(like) if isinstance(d, SymbolicZero) else d
-
-
-def _zip(*pairs):
-    """Makes one pair of tuples out of many pairs; None stays where a side is empty everywhere."""
-    wholes, rests = zip(*pairs, strict=True)
-    return wholes if _present(wholes[0]) else None, rests if _present(rests[0]) else None
-
-
-def _present(tree) -> bool:
-    return bool(jax.tree.leaves(tree))
-
-
-def _pick(pair, name):
-    whole, rest = pair
-    return whole and whole[name], rest and rest[name]
 
 
 fused.defvjp(_fused_forward, _fused_backward, symbolic_zeros=True)
