@@ -24,7 +24,7 @@ from zoo.recurrent.engine.products import (
     Separate,
     transpose_stack,
 )
-from zoo.recurrent.engine.recompute import cut
+from zoo.recurrent.engine.recompute import cut, remainder
 from zoo.recurrent.step import Step
 
 Tree = Any
@@ -179,11 +179,12 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     # The step as a linear map of cotangents, found for all steps at once. Its residuals are a
     # pytree with a leading time axis, which a loop can take apart step by step.
     def linearise(carry, u, known, sig):
-        def recalled(carry, u, known, fixed, weights):
-            recall = Recall(arithmetic, transposed, known)
+        def recalled(carry, taps, u, fixed, weights):
+            recall = Recall(arithmetic, transposed, known, taps)
             return step(recall, carry, u, sig, fixed, weights), recall.arguments
 
-        _, pull, arguments = jax.vjp(recalled, carry, u, known, fixed, weights, has_aux=True)
+        primals = carry, Recall.taps(known), u, fixed, weights
+        _, pull, arguments = jax.vjp(recalled, *primals, has_aux=True)
         residuals, treedef = jax.tree.flatten(pull)
         structure.append(treedef)
         return residuals, arguments
@@ -195,27 +196,35 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
 
     def pull(kept, d):
         residuals, _ = late(kept)
-        return jax.tree.unflatten(structure[0], residuals)(d)
+        d, wide, *others = jax.tree.unflatten(structure[0], residuals)(d)
+        return wide, (d, others)
+
+    # The loop keeps the cotangents that it multiplies by the kernels, and of the carry's what it
+    # takes to make all others, for all steps at once.
+    def apart(kept, d):
+        wide, (_, others) = pull(kept, d)
+        return wide, others
+
+    passing, finish = remainder(apart, jax.tree.map(lambda x: x[0], kept), d)
 
     def back(d, at):
         kept, d_out = at
         d = tuple(a if b is None else a + b for a, b in zip(d, d_out, strict=True))
-        return pull(kept, d)[0], d
+        wide, (new, _) = pull(kept, d)
+        return new, (passing(d), wide)
 
-    d, totals = jax.lax.scan(back, d, (kept, d_hist), reverse=not plan.reverse, unroll=plan.unroll)
-
-    # The loop kept only the carry's cotangents; everything else follows from them, all at once.
-    _, du, d_known, d_fixed, d_weights = jax.vmap(pull)(kept, totals)
+    d, (chosen, wide) = jax.lax.scan(
+        back, d, (kept, d_hist), reverse=not plan.reverse, unroll=plan.unroll
+    )
+    du, d_fixed, d_weights = jax.vmap(finish)(kept, chosen, wide)
     _, arguments = jax.vmap(late)(kept)
 
-    def read(x, known, weights):
-        return cell.project(Recall(arithmetic, transposed, known), x, weights)
+    def read(x, taps, weights):
+        return cell.project(Recall(arithmetic, transposed, reader.results, taps), x, weights)
 
-    dx, d_read, d_own = jax.vjp(read, x, reader.results, weights)[1](du)
-    asked = zip((cell.inputs, *cell.asks), (x, *arguments), (*d_read, *d_known), strict=True)
-    d_stacks = {
-        group: arithmetic.kernel_gradient(a, sums, stacks[group]) for group, a, sums in asked
-    }
+    dx, read_wide, d_own = jax.vjp(read, x, Recall.taps(reader.results), weights)[1](du)
+    asked = zip((cell.inputs, *cell.asks), (x, *arguments), (*read_wide, *wide), strict=True)
+    d_stacks = {group: arithmetic.kernel_gradient(a, d, stacks[group]) for group, a, d in asked}
     d_weights = jax.tree.map(jnp.add, d_own, _sum_steps(d_weights))
     return d, _Shared(d_stacks, d_weights, _sum_steps(d_fixed)), dx
 

@@ -1,7 +1,7 @@
 """Products with several kernels at once, made now or remembered."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,21 @@ def stack_kernels(cell: Cell, weights: Weights) -> dict[Group, jax.Array]:
 
 
 def transpose_stack(stack: jax.Array) -> jax.Array:
-    """(rows, G, width) to (G · width, rows), for cotangents that lie side by side."""
-    return jnp.moveaxis(stack, 0, -1).reshape((-1, stack.shape[0]))
+    """(rows, G, width) to (G, width, rows), for cotangents that lie side by side."""
+    return jnp.moveaxis(stack, 0, -1)
+
+
+def side_by_side(sums: Sequence[jax.Array]) -> jax.Array:
+    """G arrays (..., width) as one, (..., G, width).
+
+    On one device they are concatenated: XLA:CPU makes the parts of a stack one by one, without
+    vector instructions, which took a third more of a backward step. On a mesh they are stacked,
+    which moves no data where their last axis is sharded.
+    """
+    if not jax.typeof(sums[0]).sharding.mesh.empty:
+        return jnp.stack(sums, axis=-2)
+    wide = jnp.concatenate(sums, axis=-1)
+    return wide.reshape((*wide.shape[:-1], len(sums), -1))
 
 
 def small_weights(weights: Weights) -> dict[str, dict[str, jax.Array]]:
@@ -33,6 +46,12 @@ def small_weights(weights: Weights) -> dict[str, dict[str, jax.Array]]:
         name: {leaf: x for leaf, x in own.items() if leaf != "kernel"}
         for name, own in weights.items()
     }
+
+
+def apart(wide: jax.Array) -> tuple[jax.Array, ...]:
+    """The inverse of ``side_by_side``."""
+    parts = jax.lax.split(wide, (1,) * wide.shape[-2], axis=wide.ndim - 2)
+    return tuple(jnp.squeeze(part, axis=-2) for part in parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +66,13 @@ class Arithmetic:
     precision: jax.lax.PrecisionLike
     work_dtype: jnp.dtype
 
-    def multiply(self, a: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Contracts the last axis of ``a`` with the first one of ``kernel``."""
+    def multiply(self, a: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
+        """Contracts the last axes of ``a`` with the first ones of ``kernel``."""
+        last = tuple(range(a.ndim - axes, a.ndim))
         return jax.lax.dot_general(
             a.astype(kernel.dtype),
             kernel,
-            (((a.ndim - 1,), (0,)), ((), ())),
+            ((last, tuple(range(axes))), ((), ())),
             precision=self.precision,
             preferred_element_type=self.work_dtype,
         )
@@ -60,12 +80,9 @@ class Arithmetic:
     def products(self, a: jax.Array, stack: jax.Array) -> tuple[jax.Array, ...]:
         """``a @ stack[:, g]`` for every g, by one product; its transpose concatenates."""
         wide = self.multiply(a, stack)
-        parts = jax.lax.split(wide, (1,) * stack.shape[1], axis=wide.ndim - 2)
-        return tuple(jnp.squeeze(part, axis=-2) for part in parts)
+        return apart(wide)
 
-    def kernel_gradient(
-        self, a: jax.Array, sums: tuple[jax.Array, ...], like: jax.Array
-    ) -> jax.Array:
+    def kernel_gradient(self, a: jax.Array, wide: jax.Array, like: jax.Array) -> jax.Array:
         """The gradient of a stack from all steps: ``a`` transposed times the sums' cotangents.
 
         JAX's own transpose of ``products`` would move the sums instead, which are G times as wide;
@@ -73,15 +90,14 @@ class Arithmetic:
 
         Args:
           a: what was multiplied, (..., rows).
-          sums: cotangents of the G products, each (..., width).
+          wide: cotangents of the G products side by side, (..., G, width).
           like: the stack, (rows, G, width).
         """
-        wide = jnp.stack(sums, axis=-2).astype(like.dtype)
         leading = tuple(range(a.ndim - 1))
         sharding = jax.typeof(like).sharding
         gradient = jax.lax.dot_general(
             a.astype(like.dtype),
-            wide,
+            wide.astype(like.dtype),
             ((leading, leading), ((), ())),
             precision=self.precision,
             preferred_element_type=self.work_dtype,
@@ -137,14 +153,23 @@ class Single(Multiplier):
 class Recall:
     """Gives back known sums instead of multiplying again.
 
-    The cotangent of a sum goes to the argument (times the transposed kernel), to the addend, and
-    to the known sum itself, from where a caller picks it up to make the kernel's gradient of all
-    steps at once.
+    The cotangent of a sum goes to the argument (times the transposed kernel) and to the addend.
+    Those of all sums of a product, side by side as that multiplication needs them, are also the
+    cotangent of the product's tap, from where a caller picks them up to make the kernel's gradient
+    of all steps at once.
     """
 
-    def __init__(self, arithmetic: Arithmetic, transposed: Stacks, known: list):
-        self.arithmetic, self.transposed, self.known = arithmetic, transposed, iter(known)
+    def __init__(
+        self, arithmetic: Arithmetic, transposed: Stacks, known: list, taps: list[jax.Array]
+    ):
+        self.arithmetic, self.transposed = arithmetic, transposed
+        self.known, self.open = iter(known), iter(taps)
         self.arguments: list[jax.Array] = []
+
+    @staticmethod
+    def taps(known: list) -> list[jax.Array]:
+        """A tap for every product."""
+        return [side_by_side([jnp.zeros_like(x) for x in sums]) for sums in known]
 
     def __call__(self, a: jax.Array, **addends: jax.Array | None) -> tuple[jax.Array, ...]:
         """The next known sums, whatever ``a`` is."""
@@ -159,17 +184,17 @@ class Recall:
         transposed = self.transposed[tuple(addends)]
 
         @jax.custom_vjp
-        def recall(a, known, present):
+        def recall(a, known, present, tap):
             return known
 
-        def forward(a, known, present):
+        def forward(a, known, present, tap):
             return known, jnp.zeros((), a.dtype)
 
         def backward(like_a, sums):
-            # Side by side on the last axis: XLA:CPU makes the parts of a stack one by one, without
-            # vector instructions, which took a third more of a step's time.
-            back = self.arithmetic.multiply(jnp.concatenate(sums, axis=-1), transposed)
-            return back.astype(like_a.dtype), sums, [sums[i] for i in positions]
+            wide = side_by_side(sums)
+            back = self.arithmetic.multiply(wide, transposed, axes=2)
+            parts = apart(wide)
+            return back.astype(like_a.dtype), parts, [parts[i] for i in positions], wide
 
         recall.defvjp(forward, backward)
-        return recall(a, known, list(present.values()))
+        return recall(a, known, list(present.values()), next(self.open))

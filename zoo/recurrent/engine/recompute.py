@@ -1,6 +1,7 @@
 """A function cut in two: what is worth writing for later, and what is cheaper to do again."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -30,35 +31,74 @@ def cut(
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*example)
     jaxpr, treedef = closed.jaxpr, jax.tree.structure(shapes)
-    made_by = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
     constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    kept: dict[Any, None] = {}
-    again: set[int] = set()
-
-    def need(atom: Any) -> None:
-        if isinstance(atom, Literal) or atom in constants:
-            return
-        eqn = made_by.get(atom)
-        if eqn is None or eqn.primitive.name not in _CHEAP:
-            kept[atom] = None
-        elif id(eqn) not in again:
-            again.add(id(eqn))
-            for source in eqn.invars:
-                need(source)
-
-    for out in jaxpr.outvars:
-        need(out)
+    expensive = {
+        out for eqn in jaxpr.eqns if eqn.primitive.name not in _CHEAP for out in eqn.outvars
+    }
+    kept, again = _behind(jaxpr, jaxpr.outvars, expensive | set(jaxpr.invars))
 
     def early(*args: Tree) -> list[jax.Array]:
         known = constants | dict(zip(jaxpr.invars, jax.tree.leaves(args), strict=True))
-        return _evaluate(jaxpr.eqns, known, list(kept))
+        return _evaluate(jaxpr.eqns, known, kept)
 
     def late(values: Sequence[jax.Array]) -> Tree:
         known = constants | dict(zip(kept, values, strict=True))
-        eqns = [eqn for eqn in jaxpr.eqns if id(eqn) in again]
-        return jax.tree.unflatten(treedef, _evaluate(eqns, known, jaxpr.outvars))
+        return jax.tree.unflatten(treedef, _evaluate(again, known, jaxpr.outvars))
 
     return early, late
+
+
+def remainder(
+    function: Callable[[Tree, Tree], tuple[Tree, Tree]], lasting: Tree, passing: Tree
+) -> tuple[Callable[[Tree], list[jax.Array]], Callable[[Tree, list[jax.Array], Tree], Tree]]:
+    """Puts off what a loop does not need of ``function``'s result.
+
+    Args:
+      function: of ``lasting``, which is there after the loop as well, and ``passing``, which is
+        not; returns what the loop needs and keeps, and the other result.
+      lasting: an example.
+      passing: an example.
+
+    Returns:
+      What else the loop has to keep, the arrays of ``passing`` that it chooses; and a function of
+      ``lasting``, these arrays, and what was kept anyway, which makes the other result.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(lasting, passing)
+    jaxpr, (anyway, other) = closed.jaxpr, shapes
+    constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    count = len(jax.tree.leaves(lasting))
+    lasts, passes = jaxpr.invars[:count], jaxpr.invars[count:]
+    count = len(jax.tree.leaves(anyway))
+    stored, outs = jaxpr.outvars[:count], jaxpr.outvars[count:]
+    found, again = _behind(jaxpr, outs, {*jaxpr.invars, *_variables(stored)})
+    needed = [var in found for var in passes]
+
+    def choose(passing: Tree) -> list[jax.Array]:
+        return list(itertools.compress(jax.tree.leaves(passing), needed))
+
+    def later(lasting: Tree, chosen: list[jax.Array], kept: Tree) -> Tree:
+        values = *jax.tree.leaves(lasting), *chosen, *jax.tree.leaves(kept)
+        names = *lasts, *itertools.compress(passes, needed), *stored
+        known = constants | dict(zip(names, values, strict=True))
+        return jax.tree.unflatten(jax.tree.structure(other), _evaluate(again, known, outs))
+
+    return choose, later
+
+
+def _variables(atoms: Iterable[Any]) -> list[Any]:
+    return [atom for atom in atoms if not isinstance(atom, Literal)]
+
+
+def _behind(jaxpr: Any, outs: Iterable[Any], limit: set[Any]) -> tuple[list[Any], list[Any]]:
+    """The variables of ``limit`` of which ``outs`` are made, and the equations between."""
+    wanted, between = set(_variables(outs)), []
+    for eqn in reversed(jaxpr.eqns):
+        made = wanted.intersection(eqn.outvars)
+        if made - limit:
+            between.append(eqn)
+            wanted.update(_variables(eqn.invars))
+    named = (*jaxpr.invars, *(out for eqn in jaxpr.eqns for out in eqn.outvars))
+    return [var for var in named if var in wanted & limit], between[::-1]
 
 
 def _evaluate(eqns: Sequence[Any], known: dict[Any, Any], wanted: Sequence[Any]) -> list[Any]:
