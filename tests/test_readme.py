@@ -42,7 +42,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert len(commands) == 2
     example, tests = commands
     assert example.endswith("examples/japanese_vowels.py")
-    assert tests.endswith("-m pytest")
+    assert tests.endswith("-m pytest -n 2 --dist loadfile")
     script = (ROOT / ".ci" / "run").read_text()
     (pattern,) = re.findall(r"^readme_command=.*grep -E '(.*)' README\.md", script, re.MULTILINE)
     assert [line for line in README.splitlines() if re.search(pattern, line)] == [tests]

@@ -41,10 +41,17 @@ def declared(config: Any, shape: tuple[int, ...] = (2, 2, D)) -> Any:
 
 
 def drawn(config: Any) -> Any:
-    """Variables with nothing zero in them, the same in every process."""
+    """Variables with nothing zero in them, the same in every process.
+
+    Wide kernels are small, or their layers would be chaotic: another order of sums would do.
+    """
     rng = np.random.default_rng(3)
     leaves, structure = jax.tree.flatten(declared(config))
-    arrays = [jnp.asarray(0.4 * rng.standard_normal(x.shape), x.dtype) for x in leaves]
+    scales = [min(0.4, x.shape[0] ** -0.5) if x.ndim > 1 else 0.4 for x in leaves]
+    arrays = [
+        jnp.asarray(scale * rng.standard_normal(x.shape), x.dtype)
+        for scale, x in zip(scales, leaves, strict=True)
+    ]
     return jax.tree.unflatten(structure, arrays)
 
 

@@ -211,8 +211,7 @@ GRID = {
 WAYS = {
     "plain": {},
     "given all": {"given": ("seq_lengths", "mask", "resets"), "carry": True},
-    "gradient with mask": {"given": ("mask",), "use": "gradient"},
-    "gradient with resets": {"given": ("resets",), "use": "gradient"},
+    "gradient": {"given": ("mask", "resets"), "use": "gradient"},
 }
 
 

@@ -23,16 +23,13 @@ THOROUGH = tuple(
     case
     for case in (
         *itertools.starmap(Case, itertools.product(["gru"], ["scan", "fused"], MESHES)),
-        *itertools.starmap(Case, itertools.product(LAYERS, ["fused"], FEW)),
+        *(Case(layer, "fused", mesh) for layer, mesh in zip(LAYERS, itertools.cycle(FEW))),
         *(Case(layer, "scan", "explicit, both") for layer in LAYERS),
-        *(
-            Case(layer, "fused", mesh, "conditions")
-            for layer in ("lstm", "stack")
-            for mesh in BATCH
-        ),
+        *(Case("lstm", "fused", mesh, "conditions") for mesh in BATCH),
+        Case("stack", "fused", "explicit, both", "conditions"),
         *(Case("lstm", "fused", mesh, "dropouts") for mesh in MESHES),
         *(Case(layer, "scan", "explicit", "dropouts") for layer in ("bidirectional", "stack")),
-        *(Case("lstm", "fused", mesh, steps=256, every=None) for mesh in BATCH),
+        *(Case("lstm", "fused", mesh, steps=256, every=None) for mesh in ("auto", "shard_map")),
     )
     # Inside shard_map every device draws the same masks for another part of the batch.
     if case not in QUICK and (case.mesh, case.given) != ("shard_map", "dropouts")

@@ -309,7 +309,7 @@ def test_some_drawn_cases():
 
 @pytest.mark.slow
 def test_many_drawn_cases():
-    run_cases(programs(132), each=20)
+    run_cases(programs(132), each=16)
 
 
 def test_the_programs_cover_everything():

@@ -101,15 +101,15 @@ def test_some_combinations_have_the_promised_dtypes(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "every"), [("scan_gru", 1), ("scan_layer_norm_gru", 7)])
+@pytest.mark.parametrize(("name", "every"), [("scan_gru", 1), ("scan_layer_norm_gru", 11)])
 def test_every_combination_has_the_promised_dtypes(name, every):
     all_keep_dtypes(name, PRODUCT[::every])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "every"), [("scan_gru", 1), ("scan_lstm", 3)])
+@pytest.mark.parametrize(("name", "every"), [("scan_gru", 3), ("scan_lstm", 7)])
 def test_gradients_have_the_dtypes_of_what_they_are_by(name, every):
-    """The whole product again, but for a given carry, which is cast before anything else."""
+    """Without a given carry, which is cast before anything else."""
     all_keep_dtypes(name, [case for case in PRODUCT if case[-1] is None][::every], gradients=True)
     all_keep_dtypes(name, SOME, gradients=True)
 

@@ -109,8 +109,8 @@ class Engine:
         else:
             sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
             length = block_length(steps, max(16, _BLOCK_BYTES // max(sums, 1)))
-            keep = features >= 256 or (features >= 128 and steps * sums <= 16e6)
-            keep = "products" if keep else "carries"
+            worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 16e6)
+            keep = "products" if worth else "carries"
         if self.checkpoint_every is not None:
             # A longer block costs more than the carries that it saves, below 30,000 steps.
             return "blocks", at_most(length, self.checkpoint_every)

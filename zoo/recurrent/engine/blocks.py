@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 Tree = Any
 
@@ -127,8 +127,9 @@ class Blocks:
             first = functools.partial(jax.tree.map, lambda x: x[0])
             return advance(carry, first(prepare(first(blocks))))[1]
 
-        shapes = jax.eval_shape(one, carry, pair[0])
-        written = jax.tree.map(functools.partial(_room, self.steps), shapes)
+        traced, out = jax.make_jaxpr(one, return_shape=True)(carry, pair[0])
+        rooms = [_room(self.steps, aval) for aval in traced.out_avals]
+        written = jax.tree.unflatten(jax.tree.structure(out), rooms)
         numbers = self.cut(jnp.arange(self.steps))
         (carry, written), entries = self.scan(visit, (carry, written), zip_pairs(numbers, pair))
         return carry, entries, written
@@ -144,9 +145,10 @@ def _present(tree: Tree) -> bool:
     return bool(jax.tree.leaves(tree))
 
 
-def _room(steps: int, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """Zeros (steps, ...) for what is like ``like`` at every step, sharded or varying as it is."""
-    sharding = None if like.sharding is None else PartitionSpec(None, *like.sharding.spec)
-    zeros = jnp.zeros((steps, *like.shape), like.dtype, out_sharding=sharding)
-    varies = like.manual_axis_type
-    return jax.lax.pcast(zeros, tuple(varies.varying), to="varying") if varies else zeros
+def _room(steps: int, aval: Any) -> jax.Array:
+    """Zeros (steps, ...) for what is as ``aval`` at every step, sharded or varying as it is."""
+    mesh, spec = aval.sharding.mesh, aval.sharding.spec
+    sharding = None if mesh.empty else NamedSharding(mesh, PartitionSpec(None, *spec))
+    zeros = jnp.zeros((steps, *aval.shape), aval.dtype, out_sharding=sharding)
+    varying = tuple(aval.manual_axis_type.varying)
+    return jax.lax.pcast(zeros, varying, to="varying") if varying else zeros
