@@ -196,13 +196,12 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
 
     def pull(kept, d):
         residuals, _ = late(kept)
-        d, wide, *others = jax.tree.unflatten(structure[0], residuals)(d)
-        return wide, (d, others)
+        return jax.tree.unflatten(structure[0], residuals)(d)
 
     # The loop keeps the cotangents that it multiplies by the kernels, and of the carry's what it
     # takes to make all others, for all steps at once.
     def apart(kept, d):
-        wide, (_, others) = pull(kept, d)
+        _, wide, *others = pull(kept, d)
         return wide, others
 
     passing, finish = remainder(apart, jax.tree.map(lambda x: x[0], kept), d)
@@ -210,7 +209,7 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     def back(d, at):
         kept, d_out = at
         d = tuple(a if b is None else a + b for a, b in zip(d, d_out, strict=True))
-        wide, (new, _) = pull(kept, d)
+        new, wide, *_ = pull(kept, d)
         return new, (passing(d), wide)
 
     d, (chosen, wide) = jax.lax.scan(
@@ -224,7 +223,9 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
 
     dx, read_wide, d_own = jax.vjp(read, x, Recall.taps(reader.results), weights)[1](du)
     asked = zip((cell.inputs, *cell.asks), (x, *arguments), (*read_wide, *wide), strict=True)
-    d_stacks = {group: arithmetic.kernel_gradient(a, d, stacks[group]) for group, a, d in asked}
+    d_stacks = {
+        group: arithmetic.kernel_gradient(a, sums, stacks[group]) for group, a, sums in asked
+    }
     d_weights = jax.tree.map(jnp.add, d_own, _sum_steps(d_weights))
     return d, _Shared(d_stacks, d_weights, _sum_steps(d_fixed)), dx
 
