@@ -114,14 +114,16 @@ class Blocks:
             return final, (jax.tree.map(lambda x: x[None], carry), None), out
 
         def write(state: Tree, at: Tree) -> tuple[Tree, None]:
-            (carry, written), (step, now) = state, at
-            carry, out = advance(carry, now)
-            update = jax.lax.dynamic_update_index_in_dim
-            return (carry, jax.tree.map(lambda w, o: update(w, o, step, 0), written, out)), None
+            carry, written, step = state
+            carry, out = advance(carry, at)
+            update = functools.partial(
+                jax.lax.dynamic_update_index_in_dim, axis=0, allow_negative_indices=False
+            )
+            written = jax.tree.map(lambda w, o: update(w, o, step), written, out)
+            return (carry, written, step + (-1 if self.reverse else 1)), None
 
         def visit(state: Tree, block: Tree) -> tuple[Tree, Tree]:
-            numbers, block = block
-            return over(write, state, (numbers, prepare(block)))[0], state[0]
+            return over(write, state, prepare(block))[0], state[0]
 
         def one(carry: Tree, blocks: Tree) -> Tree:
             first = functools.partial(jax.tree.map, lambda x: x[0])
@@ -130,8 +132,8 @@ class Blocks:
         traced, out = jax.make_jaxpr(one, return_shape=True)(carry, pair[0])
         rooms = [_room(self.steps, aval) for aval in traced.out_avals]
         written = jax.tree.unflatten(jax.tree.structure(out), rooms)
-        numbers = self.cut(jnp.arange(self.steps))
-        (carry, written), entries = self.scan(visit, (carry, written), zip_pairs(numbers, pair))
+        first = jnp.int32(self.steps - 1 if self.reverse else 0)
+        (carry, written, _), entries = self.scan(visit, (carry, written, first), pair)
         return carry, entries, written
 
 

@@ -175,26 +175,26 @@ class Recall:
         """The next known sums, whatever ``a`` is."""
         self.arguments.append(a)
         known = next(self.known)
-        present = {
-            name: add(jnp.zeros_like(like), addend)
-            for like, (name, addend) in zip(known, addends.items(), strict=True)
-            if addend is not None
-        }
-        positions = [list(addends).index(name) for name in present]
+        present = {i: x for i, x in enumerate(addends.values()) if x is not None}
+        biases = {i: x.astype(known[i].dtype) for i, x in present.items() if x.ndim < known[i].ndim}
+        others = {i: add(jnp.zeros_like(known[i]), present[i]) for i in present if i not in biases}
         transposed = self.transposed[tuple(addends)]
 
         @jax.custom_vjp
-        def recall(a, known, present, tap):
+        def recall(a, known, biases, others, tap):
             return known
 
-        def forward(a, known, present, tap):
+        def forward(a, known, biases, others, tap):
             return known, jnp.zeros((), a.dtype)
 
         def backward(like_a, sums):
             wide = side_by_side(sums)
             back = self.arithmetic.multiply(wide, transposed, axes=2)
             parts = apart(wide)
-            return back.astype(like_a.dtype), parts, [parts[i] for i in positions], wide
+            # All at once: a sum of each by itself is a program of its own to compile.
+            total = jnp.sum(wide, axis=tuple(range(wide.ndim - 2)))
+            d_biases, d_others = {i: total[i] for i in biases}, {i: parts[i] for i in others}
+            return back.astype(like_a.dtype), parts, d_biases, d_others, wide
 
         recall.defvjp(forward, backward)
-        return recall(a, known, list(present.values()), next(self.open))
+        return recall(a, known, biases, others, next(self.open))
