@@ -5,7 +5,7 @@
     python -m benchmarks.recurrent --markdown            the tables of the last run again
 
 Ours (every implementation), nn.RNN, nnx.RNN, haiku, Keras on JAX and PyTorch, whichever of them is
-installed (pip install -e '.[bench]'), take turns: A B C, A B C, ... Ratios are taken within a round
+installed (pip install -e '.[bench]'), take turns: A B C, B C A, ... Ratios are taken within a round
 and above 1 where ours is faster. JSON, Markdown and a picture are written to --out. Ctrl-C keeps
 what is finished. On a GPU, bfloat16 and larger sizes are added.
 """

@@ -45,7 +45,8 @@ def test_turns_are_taken_round_by_round():
         after_round=rounds.advance,
     )
     # Two turns each to warm up and to see how long one call takes; the quick one then makes four.
-    assert turns == [("a", 1), ("a", 1), ("b", 1), ("b", 1), *[("a", 4), ("b", 1)] * 3]
+    a, b = ("a", 4), ("b", 1)
+    assert turns == [("a", 1), ("a", 1), ("b", 1), ("b", 1), a, b, b, a, a, b]
     assert times == {"a": [0.25] * 3, "b": [2.0] * 3}
     assert failures == {}
     assert rounds.rounds == 3
