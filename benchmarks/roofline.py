@@ -3,17 +3,20 @@
     python -m benchmarks.roofline                        a few minutes
     python -m benchmarks.roofline --quantity=forward     a minute
 
-Part of it waits, step after step: the state times the recurrent kernel and the gates, with inputs
-at hand and nothing written; and for a gradient the way back, of which only the product is counted.
-The rest is products of all steps at once: input projections, and for a gradient their way back and
-both kernel gradients. Each part is timed alone, in the form that the engines use, beside ``nn.RNN``
-and our layer, in turns. What nn.RNN takes, divided by their sum, is the most that anybody could
-gain with XLA's products and gates.
+Part of it waits, step after step: the state times the recurrent kernel and the gates, from inputs
+at hand to outputs that are written; and for a gradient the way back, of which only this is counted:
+a number by which each gate's cotangent is multiplied is read, the product is made, and the gates'
+cotangents are written for the kernel gradients. The rest is products of all steps at once: input
+projections, and for a gradient their way back and both kernel gradients. Each part is timed alone,
+in the form that the engine uses, block by block, beside ``nn.RNN`` and our layer, in turns. What
+nn.RNN takes, divided by their sum, is the most that anybody could gain with XLA's products and
+gates.
 """
 
 import dataclasses
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 
@@ -47,42 +50,75 @@ def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
     import jax
     import jax.numpy as jnp
 
-    gates, size = GATES[case.cell], case.size
-    kernel, read = (jnp.asarray(data.joined(side, gates)) for side in "hi")
-    xs, hs = (jnp.asarray(x).reshape(-1, x.shape[-1]) for x in (data.xs, data.cotangent))
-    wide = jnp.tile(hs, len(gates))
+    from zoo.recurrent.engine.blocks import Blocks, block_length
+    from zoo.recurrent.engine.products import Arithmetic, transpose_stack
 
-    def timed(function: Callable, *args: jax.Array) -> Timed:
+    gates, size = GATES[case.cell], case.size
+    arithmetic = Arithmetic(None, jnp.dtype(jnp.float32))
+    recur, read = (
+        jnp.asarray(data.joined(side, gates)).reshape((-1, len(gates), size.features))
+        for side in "hi"
+    )
+    xs, hs = jnp.asarray(data.xs), jnp.asarray(data.cotangent)
+    wide = jnp.tile(hs[:, :, None], (1, 1, len(gates), 1))
+
+    def timed(function: Callable, *args: Any) -> Timed:
         run = jax.jit(function).lower(*args).compile()
         return repeat(lambda: jax.block_until_ready(run(*args)))
 
     rows = 2e-9 * size.batch * size.steps * len(gates) * size.features
-    start = jnp.asarray(data.cotangent[0])
-    loop = Part(timed(_steps(case), kernel, start), rows * size.features)
+    inputs = tuple(jnp.array(hs) for _ in gates)
+    loop = Part(timed(_steps(case), recur, hs[0], inputs), rows * size.features)
+
+    blocks = Blocks(size.steps, block_length(size.steps, max(16, 2**21 // wide[0].nbytes)))
+
+    def by_block(make: Callable, *arrays: jax.Array) -> Timed:
+        """Sums what is made of every block, and keeps nothing else of it."""
+
+        def visit(sums: list, block: tuple) -> tuple[list, None]:
+            return jax.tree.map(jnp.add, sums, make(*block)), None
+
+        def run(*arrays: jax.Array) -> list:
+            cut = blocks.cut(arrays)
+            first = next(part for part in cut if part is not None)
+            zeros = jax.eval_shape(make, *(x[0] if cut[0] is not None else x for x in first))
+            sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zeros)
+            return blocks.scan(visit, sums, cut)[0]
+
+        return timed(run, *arrays)
+
+    def project(xs: jax.Array) -> list[jax.Array]:
+        return [arithmetic.multiply(xs, read)[-1, -1]]
+
     if quantity == "forward":
-        at_once = timed(lambda xs, read: xs @ read, xs, read)
-        return {"loop": loop, "at once": Part(at_once, rows * size.inputs)}
+        return {"loop": loop, "at once": Part(by_block(project, xs), rows * size.inputs)}
 
-    def way_back(transposed: jax.Array, wide: jax.Array) -> jax.Array:
-        def step(d: jax.Array, _) -> tuple[jax.Array, None]:
-            return jnp.tile(d @ transposed, len(gates)), None
+    def way_back(transposed: jax.Array, factors: jax.Array, d_hist: jax.Array) -> list:
+        def step(d: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array]:
+            factor, d_out = at
+            sums = factor * d[:, None]
+            return arithmetic.multiply(sums, transposed, axes=2) + d_out, sums
 
-        return jax.lax.scan(step, wide, None, length=size.steps)[0]
+        return jax.lax.scan(step, d_hist[0], (factors, d_hist), reverse=True)
 
-    def products(read: jax.Array, xs: jax.Array, hs: jax.Array, wide: jax.Array) -> list[jax.Array]:
-        return [xs @ read, wide @ read.T, xs.T @ wide, hs.T @ wide]
+    def products(xs: jax.Array, hs: jax.Array, wide: jax.Array) -> list[jax.Array]:
+        return [
+            *project(xs),
+            arithmetic.multiply(wide, transpose_stack(read), axes=2)[-1, -1],
+            arithmetic.kernel_gradient(xs, wide, read),
+            arithmetic.kernel_gradient(hs, wide, recur),
+        ]
 
-    back = timed(way_back, kernel.T / size.features, wide[: size.batch])
-    at_once = timed(products, read, xs, hs, wide)
+    back = timed(way_back, transpose_stack(recur) / size.features, wide, hs)
     return {
         "loop": loop,
         "way back": Part(back, rows * size.features),
-        "at once": Part(at_once, rows * (3 * size.inputs + size.features)),
+        "at once": Part(by_block(products, xs, hs, wide), rows * (3 * size.inputs + size.features)),
     }
 
 
 def _steps(case: Case) -> Callable:
-    """All steps of a cell from the joined recurrent kernel and a first state; inputs are zero."""
+    """All steps of a cell from the recurrent kernels, a first state, and inputs."""
     import jax
     import jax.numpy as jnp
 
@@ -92,17 +128,16 @@ def _steps(case: Case) -> Callable:
     cell = {"gru": GRU, "lstm": LSTM}[case.cell](case.size.features, use_bias=False)
     arithmetic = Arithmetic(None, jnp.dtype(jnp.float32))
 
-    def run(kernel: jax.Array, start: jax.Array) -> jax.Array:
+    def run(stack: jax.Array, start: jax.Array, inputs: tuple) -> tuple:
         (group,) = cell.asks
-        stack = kernel.reshape((kernel.shape[0], len(group), -1))
-        inputs = dict.fromkeys(cell.inputs, jnp.zeros_like(start))
         weights = {name: {} for name in cell.kernels}
 
-        def step(carry: tuple, _) -> tuple[tuple, None]:
-            return cell.step(Multiplier(arithmetic, {group: stack}), carry, inputs, weights), None
+        def step(carry: tuple, u: dict) -> tuple[tuple, jax.Array]:
+            carry = cell.step(Multiplier(arithmetic, {group: stack}), carry, u, weights)
+            return carry, carry[-1]
 
         carry = (start,) * len(cell.carry_names)
-        return jax.lax.scan(step, carry, None, length=case.size.steps)[0]
+        return jax.lax.scan(step, carry, dict(zip(cell.inputs, inputs, strict=True)))
 
     return run
 

@@ -109,7 +109,7 @@ class Engine:
         else:
             sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
             length = block_length(steps, max(16, _BLOCK_BYTES // max(sums, 1)))
-            worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 16e6)
+            worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 2**26)
             keep = "products" if worth else "carries"
         if self.checkpoint_every is not None:
             # A longer block costs more than the carries that it saves, below 30,000 steps.
