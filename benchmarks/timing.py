@@ -51,12 +51,12 @@ def interleave(
     pause: float = 0.005,
     after_round: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Measures competitors in turns: A B C, B C A, C A B, ...
+    """Measures competitors in turns, in another order every round.
 
     Heat and other programs then slow all of them alike, so that the ratio of two competitors
-    within one round is worth more than the ratio of two times. Whoever follows a competitor that
-    leaves threads awake or caches cold is slowed by it, so everybody comes first in turn: of two
-    equal programs, one that always was the first of its round took 2.5 % longer.
+    within one round is worth more than the ratio of two times. Who leaves threads awake or caches
+    cold slows the next one: of two equal programs, one that always came after PyTorch took a fifth
+    longer in a small forward pass. So everybody comes first, and after everybody else, in turn.
 
     Args:
       competitors: what to measure, by name.
@@ -88,8 +88,8 @@ def interleave(
     try:
         for number in range(rounds):
             names = list(times)
-            first = number % max(len(names), 1)
-            for name in names[first:] + names[:first]:
+            for place in balanced_order(len(names), number):
+                name = names[place]
                 time.sleep(pause)
                 try:
                     times[name].append(competitors[name](calls[name]))
@@ -101,6 +101,22 @@ def interleave(
         if collecting:
             gc.enable()
     return times, failures
+
+
+def balanced_order(count: int, number: int) -> list[int]:
+    """Row ``number`` of a square in which everybody comes first once (Williams 1949).
+
+    Everybody also follows everybody else equally often: once in ``count`` rows where that is even,
+    twice in ``2 * count``, of which half are mirrored, where it is odd.
+
+    Example:
+      >>> [balanced_order(4, number) for number in range(4)]
+      [[0, 3, 1, 2], [1, 0, 2, 3], [2, 1, 3, 0], [3, 2, 0, 1]]
+    """
+    zigzag = [place // 2 if place % 2 == 0 else -(place + 1) // 2 for place in range(count)]
+    mirrored = count % 2 and number // count % 2
+    row = [(place + number) % count for place in zigzag]
+    return row[::-1] if mirrored else row
 
 
 def why(error: BaseException) -> str:

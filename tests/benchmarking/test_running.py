@@ -2,10 +2,12 @@
 
 import doctest
 import gc
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,16 @@ def test_turns_are_taken_round_by_round():
     assert times == {"a": [0.25] * 3, "b": [2.0] * 3}
     assert failures == {}
     assert rounds.rounds == 3
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (3, 6), (8, 8), (11, 22)])
+def test_everybody_is_first_and_after_everybody_else_equally_often(count, rows):
+    orders = [timing.balanced_order(count, number) for number in range(rows)]
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert set(Counter(order[0] for order in orders).values()) == {rows // count}
+    neighbours = Counter(pair for order in orders for pair in itertools.pairwise(order))
+    assert len(neighbours) == count * (count - 1)
+    assert len(set(neighbours.values())) <= 1
 
 
 def test_a_single_call_where_no_duration_is_asked_for():
