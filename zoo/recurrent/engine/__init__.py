@@ -99,9 +99,9 @@ class Engine:
     def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
         """What the backward pass keeps, and the steps per block, as measured on CPU.
 
-        Keeping the products saves making them again, a fifth of the time where they are large.
-        Where they are small, loop overhead and memory rule: temporaries above 32 MB are mapped
-        anew, page by page, at every call (docs/performance.md).
+        Keeping the products saves making them again, a fifth of the time where they are large and
+        a tenth of an LSTM's in any case; beyond 64 MiB, memory is worth more (docs/performance.md).
+        Where a step is small, so are its products, and writing them takes as long.
         """
         steps, batch, features = xs.shape[0], math.prod(xs.shape[1:-1]), step.cell.features
         if is_symbolic_dim(steps) or is_symbolic_dim(batch):
