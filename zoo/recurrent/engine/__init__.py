@@ -108,7 +108,9 @@ class Engine:
             keep, length = "carries", block_length(steps, 32)
         else:
             sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
-            length = block_length(steps, max(16, _BLOCK_BYTES // max(sums, 1)))
+            # A block that is run again has its carries in the cache as well as its sums.
+            room = _BLOCK_BYTES if self.checkpoint_every is None else _BLOCK_BYTES // 2
+            length = block_length(steps, max(16, room // max(sums, 1)))
             worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 2**26)
             keep = "products" if worth else "carries"
         if self.checkpoint_every is not None:
