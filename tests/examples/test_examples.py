@@ -186,14 +186,18 @@ class TestTraining:
     def test_a_signal_asks_and_a_second_one_stops(self):
         from resumable import StopRequest
 
-        before = signal.getsignal(signal.SIGINT)
-        with StopRequest() as request:
-            assert not request.asked
-            signal.raise_signal(signal.SIGINT)
-            assert request.asked
-            with pytest.raises(KeyboardInterrupt):
+        # A shell starts programs in the background with the signal ignored.
+        inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with StopRequest() as request:
+                assert not request.asked
                 signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is before
+                assert request.asked
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, inherited)
 
     def test_the_chart_is_a_picture(self, tmp_path):
         from training_chart import draw
