@@ -137,6 +137,18 @@ class Blocks:
         return carry, entries, written
 
 
+def shift(first: jax.Array, after: jax.Array, reverse: bool) -> jax.Array:
+    """What there was before every step of a block, (length, ...), from what there is after each.
+
+    Args:
+      first: before the block.
+      after: after every step, (length, ...).
+      reverse: whether time runs backwards.
+    """
+    parts = [after[1:], first[None]] if reverse else [first[None], after[:-1]]
+    return jnp.concatenate(parts)
+
+
 def zip_pairs(*pairs: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
     """Makes one pair of tuples out of many pairs; None stays where a side is empty everywhere."""
     wholes, rests = zip(*pairs, strict=True)

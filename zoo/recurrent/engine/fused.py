@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cells import Carry
-from zoo.recurrent.engine.blocks import Blocks, zip_pairs
+from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
+from zoo.recurrent.engine.diagonal import is_diagonal, way_back
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
@@ -146,7 +147,7 @@ def _fused_backward(plan, residuals, cotangents):
             prepare, advance = _stepping(plan, True, shared)
             over = functools.partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
             _, (history, known) = over(advance, entry, prepare((x, sig)))
-        before = _shift(entry, history, plan.reverse)
+        before = jax.tree.map(lambda a, b: shift(a, b, plan.reverse), entry, history)
         d, grads, dx = _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, sig)
         return (d, jax.tree.map(jnp.add, sums, grads)), dx
 
@@ -212,9 +213,16 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
         new, wide, *_ = pull(kept, d)
         return new, (passing(d), wide)
 
-    d, (chosen, wide) = jax.lax.scan(
-        back, d, (kept, d_hist), reverse=not plan.reverse, unroll=plan.unroll
-    )
+    options = {"reverse": not plan.reverse, "unroll": plan.unroll}
+    # A condition keeps NaN from what it does not concern by selection; a factor of zero would not.
+    unconditional = every_step[:3] if not signals and not fixed else None
+    if unconditional and is_diagonal(step, weights, *jax.tree.map(lambda x: x[0], unconditional)):
+        kernel = transposed[cell.asks[0]]
+        d, (chosen, wide) = way_back(
+            step, arithmetic, weights, kernel, unconditional, d, d_hist, passing, **options
+        )
+    else:
+        d, (chosen, wide) = jax.lax.scan(back, d, (kept, d_hist), **options)
     du, d_fixed, d_weights = jax.vmap(finish)(kept, chosen, wide)
     _, arguments = jax.vmap(late)(kept)
 
@@ -228,16 +236,6 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     }
     d_weights = jax.tree.map(jnp.add, d_own, _sum_steps(d_weights))
     return d, _Shared(d_stacks, d_weights, _sum_steps(d_fixed)), dx
-
-
-def _shift(entry: Carry, history: Carry, reverse: bool) -> Carry:
-    """The carry before every step of a block, from the one before the block and those after."""
-
-    def shift(first, after):
-        parts = [after[1:], first[None]] if reverse else [first[None], after[:-1]]
-        return jnp.concatenate(parts)
-
-    return jax.tree.map(shift, entry, history)
 
 
 def _first_entry(pair):
