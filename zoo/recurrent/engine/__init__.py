@@ -18,8 +18,9 @@ from zoo.recurrent.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
 
-# Of a block's recurrent sums: what a processor core has at hand.
-_BLOCK_BYTES = 2**21
+# Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
+# which glibc maps every allocation afresh (docs/performance.md).
+_BLOCK_BYTES = 3 * 2**19
 
 # Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu",)
@@ -109,8 +110,8 @@ class Engine:
         else:
             sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
             # A block that is run again has its carries in the cache as well as its sums.
-            room = _BLOCK_BYTES if self.checkpoint_every is None else _BLOCK_BYTES // 2
-            length = block_length(steps, max(16, room // max(sums, 1)))
+            room = _BLOCK_BYTES if self.checkpoint_every is None else _BLOCK_BYTES * 2 // 3
+            length = block_length(steps, max(8, room // max(sums, 1)))
             worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 2**26)
             keep = "products" if worth else "carries"
         if self.checkpoint_every is not None:

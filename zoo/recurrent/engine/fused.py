@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cells import Carry
 from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
-from zoo.recurrent.engine.numbers import Numbers, find_numbers
+from zoo.recurrent.engine.numbers import find_numbers
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
@@ -221,7 +220,7 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     if not signals and not fixed:
         numbers = jax.vmap(functools.partial(find_numbers, step, weights))(*unconditional)
     # What others join is not kept by itself.
-    if numbers and _worth(numbers, d) and not any(passing(list(numbers.joins))):
+    if numbers and not any(passing(list(numbers.joins))):
         kernel = transposed[cell.asks[0]]
         d, (chosen, wide) = way_back(
             step, arithmetic, weights, kernel, unconditional, numbers, d, d_hist, passing, **options
@@ -241,16 +240,6 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     }
     d_weights = jax.tree.map(jnp.add, d_own, _sum_steps(d_weights))
     return d, _Shared(d_stacks, d_weights, _sum_steps(d_fixed)), dx
-
-
-def _worth(numbers: Numbers, d: Carry) -> bool:
-    """Whether a way back by numbers is the faster one, as measured on CPU.
-
-    Those of an LSTM, six per element of c, take 2.4 MB more per block: a tenth of the time where
-    steps are large enough to hide what an operation costs, a fifth saved where they are not.
-    """
-    size = d[0].size
-    return not any(numbers.joins) or (not is_symbolic_dim(size) and size <= 2048)
 
 
 def _first_entry(pair):
