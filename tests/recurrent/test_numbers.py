@@ -1,5 +1,7 @@
 """The way back by numbers: where it may be taken, and that it is the derivative."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,8 @@ import pytest
 from zoo.recurrent.cells import GRU, LSTM, MGU, Elman, SimplifiedGRU
 from zoo.recurrent.engine.blocks import shift
 from zoo.recurrent.engine.numbers import find_numbers
-from zoo.recurrent.engine.products import Arithmetic
-from zoo.recurrent.engine.way_back import way_back
+from zoo.recurrent.engine.products import Arithmetic, add
+from zoo.recurrent.engine.way_back import by_numbers
 from zoo.recurrent.step import Step
 
 from .layers import some
@@ -23,13 +25,33 @@ def reverses(x: jax.Array) -> jax.Array:
     return jnp.tanh(x[..., ::-1])
 
 
+class Weighted(Elman):
+    """Reads a weight elsewhere than beside a sum: a gradient of its own, over all steps."""
+
+    def step(self, recur, carry, u, weights):
+        (h,) = super().step(recur, carry, u, weights)
+        return (h * jnp.broadcast_to(weights["i"]["bias"], h.shape),)
+
+
+class Scaled(Elman):
+    """Multiplies something else than its carry."""
+
+    def step(self, recur, carry, u, weights):
+        (n,) = recur(2 * carry[0], h=u["i"])
+        return (jnp.tanh(n),)
+
+
 def of(cell):
-    """A step of ``cell``, and examples of its carry, projections and sums."""
+    """A step of ``cell``, its weights, and examples of its carry, projections and sums."""
     names = [name for name, kernel in cell.kernels.items() if kernel.source == "input"]
     u = {name: some(SHAPE, seed=i) for i, name in enumerate(names)}
     known = [tuple(some(SHAPE, seed=7 + i) for i in range(len(ask))) for ask in cell.asks]
     carry = tuple(some(SHAPE, seed=20 + i) for i in range(len(cell.carry_names)))
-    return Step(cell, F32), carry, u, known
+    weights = {
+        name: {"bias": some(SHAPE[1:], seed=30 + i)} if kernel.bias else {}
+        for i, (name, kernel) in enumerate(cell.kernels.items())
+    }
+    return Step(cell, F32), weights, carry, u, known
 
 
 @pytest.mark.parametrize(
@@ -45,35 +67,44 @@ def of(cell):
         (Elman(4, use_bias=False, activation_fn=lambda x: jnp.tanh(x @ jnp.eye(4))), None),
         (Elman(4, use_bias=False, activation_fn=lambda x: jnp.cumsum(x, axis=-1)), None),
         (LSTM(4, use_bias=False), ((1,), ())),
+        (GRU(4), ((),)),
+        (Weighted(4), None),
+        (Scaled(4), None),
         (SimplifiedGRU(4, use_bias=False), None),
     ],
 )
 def test_only_cells_of_single_elements_have_numbers_as_derivatives(cell, joins):
-    step, *example = of(cell)
-    weights = {name: {} for name in cell.kernels}
-    numbers = find_numbers(step, weights, *example)
-    assert (numbers and numbers.of_joins) == joins
+    step, weights, *example = of(cell)
+    for carry, u, known in (example, jax.tree.map(lambda x: x[0], example)):
+        numbers = find_numbers(step, weights, {}, carry, u, known, {})
+        assert (numbers and numbers.of_joins) == joins
+
+
+def test_a_step_under_conditions_has_none():
+    step, weights, carry, u, known = of(GRU(4))
+    mask = jnp.ones(SHAPE[:1], bool)
+    assert find_numbers(step, weights, {}, carry, u, known, {"mask": mask}) is None
+    fixed = {"recurrent_dropout": carry[0]}
+    assert find_numbers(step, weights, fixed, carry, u, known, {}) is None
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", [GRU(3, use_bias=False), LSTM(3, use_bias=False)])
+@pytest.mark.parametrize("cell", [GRU(4), MGU(4), LSTM(4), Elman(4, use_bias=False)])
 def test_it_is_the_derivative_of_a_loop(cell, reverse):
-    step, arithmetic = Step(cell, F32), Arithmetic(None, F32)
-    weights = {name: {} for name in cell.kernels}
-    steps, batch = 5, 2
+    step, weights, start, *_ = of(cell)
+    steps = 5
     (names,) = cell.asks
-    stack = some((3, len(names), 3), seed=1)
-    u = {name: some((steps, batch, 3), seed=i) for i, name in enumerate(cell.inputs)}
+    stack = some((4, len(names), 4), seed=1)
+    u = {name: some((steps, *SHAPE), seed=i) for i, name in enumerate(cell.inputs)}
+    known: list = []
 
     def recur(a, **addends):
         sums = jnp.moveaxis(jnp.tensordot(a, stack, 1), 1, 0)
-        added = [s if x is None else s + x for s, x in zip(sums, addends.values(), strict=True)]
-        known.append(tuple(added))
-        return tuple(added)
+        added = tuple(map(add, sums, addends.values()))
+        known.append(added)
+        return added
 
-    known: list = []
-
-    def run(start, u):
+    def run(start, u, weights):
         def advance(carry, u):
             known.clear()
             carry = step(recur, carry, u, {}, {}, weights)
@@ -81,35 +112,29 @@ def test_it_is_the_derivative_of_a_loop(cell, reverse):
 
         return jax.lax.scan(advance, start, u, reverse=reverse)
 
-    start, d = (
-        tuple(some((batch, 3), seed=s + i) for i in range(len(cell.carry_names))) for s in (4, 8)
-    )
-    d_hist = tuple(some((steps, batch, 3), seed=12 + i) for i in range(len(d)))
-    _, (history, sums) = run(start, u)
+    d = tuple(some(SHAPE, seed=8 + i) for i in range(len(start)))
+    d_hist = tuple(some((steps, *SHAPE), seed=12 + i) for i in range(len(d)))
+    _, (history, sums) = run(start, u, weights)
 
-    def values(start, u):
-        final, (history, _) = run(start, u)
+    def values(start, u, weights):
+        final, (history, _) = run(start, u, weights)
         return final, history
 
-    expected, d_u = jax.vjp(values, start, u)[1]((d, d_hist))
+    d_start, d_u, d_weights = jax.vjp(values, start, u, weights)[1]((d, d_hist))
     before = jax.tree.map(lambda x, y: shift(x, y, reverse), start, history)
-    numbers = jax.vmap(lambda *at: find_numbers(step, weights, *at))(before, u, sums)
-    found, (_, (wide,)) = way_back(
-        step,
-        arithmetic,
-        weights,
+    find = functools.partial(find_numbers, step, weights, {})
+    numbers = jax.vmap(find)(before, u, sums, {})
+    found, _, added = by_numbers(
+        Arithmetic(None, F32),
         jnp.moveaxis(stack, 0, -1),
-        (before, u, sums),
         numbers,
         d,
         d_hist,
-        lambda d: [],
+        (u, weights),
         reverse=not reverse,
     )
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+        (found, added),
+        (d_start, (d_u, d_weights)),
     )
-    # A GRU's candidate adds its input outside of the sum.
-    for i, name in enumerate(cell.inputs):
-        if (cell.inputs[i], names[i]) != ("in", "hn"):
-            np.testing.assert_allclose(wide[..., i, :], d_u[name], rtol=1e-5, atol=1e-6)

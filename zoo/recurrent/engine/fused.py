@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cells import Carry
 from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
-from zoo.recurrent.engine.numbers import find_numbers
+from zoo.recurrent.engine.numbers import Numbers, find_numbers
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
@@ -25,8 +25,7 @@ from zoo.recurrent.engine.products import (
     Separate,
     transpose_stack,
 )
-from zoo.recurrent.engine.recompute import cut, remainder
-from zoo.recurrent.engine.way_back import way_back
+from zoo.recurrent.engine.way_back import by_numbers, by_residuals
 from zoo.recurrent.step import Step
 
 Tree = Any
@@ -93,12 +92,24 @@ def _forward(plan, keep, shared, start, xs, signals):
     """The last carry; and that before every block, after every step, and the sums if asked for."""
     blocks = plan.blocks(xs.shape[0])
     steps = blocks.cut((xs, signals))
-    prepare, advance = _stepping(plan, keep == "products", shared)
+    left = _sums if keep == "products" else _nothing
+    prepare, advance = _stepping(plan, shared, left)
     return blocks.steps_through(prepare, advance, start, steps, plan.unroll)
 
 
-def _stepping(plan, remember, shared):
-    """A block's steps: what is prepared for all at once, and how one is taken."""
+def _nothing(carry, u, sums, signals):
+    return None
+
+
+def _sums(carry, u, sums, signals):
+    return sums
+
+
+def _stepping(plan, shared, left):
+    """A block's steps: what is prepared for all at once, and how one is taken.
+
+    With every new carry goes what ``left`` makes of the step.
+    """
 
     def prepare(block):
         x, signals = block
@@ -106,10 +117,10 @@ def _stepping(plan, remember, shared):
         return plan.step.cell.project(project, x, shared.weights), signals
 
     def advance(carry, at):
-        u, sig = at
+        u, signals = at
         recur = Multiplier(plan.arithmetic, shared.stacks)
-        new = plan.step(recur, carry, u, sig, shared.fixed, shared.weights)
-        return new, (new, recur.results if remember else None)
+        new = plan.step(recur, carry, u, signals, shared.fixed, shared.weights)
+        return new, (new, left(carry, u, recur.results, signals))
 
     return prepare, advance
 
@@ -141,11 +152,14 @@ def _fused_backward(plan, residuals, cotangents):
     # Transposed once: a loop that multiplies by the kernel as it is would do so at every step.
     transposed = {group: transpose_stack(stack) for group, stack in shared.stacks.items()}
 
+    def numbers_or_sums(*at):
+        return find_numbers(plan.step, shared.weights, shared.fixed, *at) or _sums(*at)
+
     def visit(state, block):
         d, sums = state
         (x, sig), entry, (d_hist, history, known) = block
         if plan.keep == "blocks":
-            prepare, advance = _stepping(plan, True, shared)
+            prepare, advance = _stepping(plan, shared, numbers_or_sums)
             over = functools.partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
             _, (history, known) = over(advance, entry, prepare((x, sig)))
         before = jax.tree.map(lambda a, b: shift(a, b, plan.reverse), entry, history)
@@ -162,7 +176,8 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     """The cotangents of one block: of its first carry, of what is shared, and of its inputs.
 
     ``d`` is the cotangent of the last carry, ``d_hist`` of the carry after every step, ``before``
-    the carry before every step, and ``known`` the recurrent sums of every step, if they are.
+    the carry before every step, and ``known`` what is known of every step: the numbers of its
+    derivative, its recurrent sums, or nothing.
     """
     step, arithmetic, cell = plan.step, plan.arithmetic, plan.step.cell
     stacks, weights, fixed = shared
@@ -178,57 +193,23 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
 
         known = jax.vmap(multiply)(before, u, signals)
 
-    # The step as a linear map of cotangents, found for all steps at once. Its residuals are a
-    # pytree with a leading time axis, which a loop can take apart step by step.
-    def linearise(carry, u, known, sig):
-        def recalled(carry, taps, u, fixed, weights):
-            recall = Recall(arithmetic, transposed, known, taps)
-            return step(recall, carry, u, sig, fixed, weights), recall.arguments
-
-        primals = carry, Recall.taps(known), u, fixed, weights
-        _, pull, arguments = jax.vjp(recalled, *primals, has_aux=True)
-        residuals, treedef = jax.tree.flatten(pull)
-        structure.append(treedef)
-        return residuals, arguments
-
-    structure = []
-    every_step = (before, u, known, signals)
-    early, late = cut(linearise, *jax.tree.map(lambda x: x[0], every_step))
-    kept = jax.vmap(early)(*every_step)
-
-    def pull(kept, d):
-        residuals, _ = late(kept)
-        return jax.tree.unflatten(structure[0], residuals)(d)
-
-    # The loop keeps the cotangents that it multiplies by the kernels, and of the carry's what it
-    # takes to make all others, for all steps at once.
-    def apart(kept, d):
-        _, wide, *others = pull(kept, d)
-        return wide, others
-
-    passing, finish = remainder(apart, jax.tree.map(lambda x: x[0], kept), d)
-
-    def back(d, at):
-        kept, d_out = at
-        d = tuple(a if b is None else a + b for a, b in zip(d, d_out, strict=True))
-        new, wide, *_ = pull(kept, d)
-        return new, (passing(d), wide)
+    numbers = known
+    if not isinstance(known, Numbers):
+        find = functools.partial(find_numbers, step, weights, fixed)
+        numbers = jax.vmap(find)(before, u, known, signals)
 
     options = {"reverse": not plan.reverse, "unroll": plan.unroll}
-    numbers, unconditional = None, every_step[:3]
-    # A condition keeps NaN from what it does not concern by selection; a factor of zero would not.
-    if not signals and not fixed:
-        numbers = jax.vmap(functools.partial(find_numbers, step, weights))(*unconditional)
-    # What others join is not kept by itself.
-    if numbers and not any(passing(list(numbers.joins))):
+    if numbers:
         kernel = transposed[cell.asks[0]]
-        d, (chosen, wide) = way_back(
-            step, arithmetic, weights, kernel, unconditional, numbers, d, d_hist, passing, **options
+        d, sums, (du, d_weights) = by_numbers(
+            arithmetic, kernel, numbers, d, d_hist, (u, weights), **options
         )
+        wide, arguments, d_fixed = [sums], [before[numbers.argument]], fixed
     else:
-        d, (chosen, wide) = jax.lax.scan(back, d, (kept, d_hist), **options)
-    du, d_fixed, d_weights = jax.vmap(finish)(kept, chosen, wide)
-    _, arguments = jax.vmap(late)(kept)
+        every_step = (before, u, known, signals)
+        d, wide, arguments, (du, d_fixed, d_weights) = by_residuals(
+            step, arithmetic, transposed, (fixed, weights), every_step, d, d_hist, **options
+        )
 
     def read(x, taps, weights):
         return cell.project(Recall(arithmetic, transposed, reader.results, taps), x, weights)
@@ -238,17 +219,12 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
     d_stacks = {
         group: arithmetic.kernel_gradient(a, sums, stacks[group]) for group, a, sums in asked
     }
-    d_weights = jax.tree.map(jnp.add, d_own, _sum_steps(d_weights))
-    return d, _Shared(d_stacks, d_weights, _sum_steps(d_fixed)), dx
+    return d, _Shared(d_stacks, jax.tree.map(jnp.add, d_own, d_weights), d_fixed), dx
 
 
 def _first_entry(pair):
     whole, rest = pair
     return rest if whole is None else jax.tree.map(lambda x: x[0], whole)
-
-
-def _sum_steps(stacked: Tree) -> Tree:
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
 
 
 def _dense(d, like):

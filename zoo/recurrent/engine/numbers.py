@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ from zoo.recurrent.step import Step
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("sums", "direct", "joins"),
-    meta_fields=("of_sums", "of_direct", "of_joins"),
+    data_fields=("sums", "direct", "joins", "inputs"),
+    meta_fields=("of_sums", "of_direct", "of_joins", "of_inputs", "addends", "argument"),
 )
 @dataclasses.dataclass(frozen=True)
 class Numbers:
@@ -32,17 +33,26 @@ class Numbers:
       direct: those that reach the arrays of the previous carry, but through the product, each
         (..., width), or None where nothing does.
       joins: for every array, what others' cotangents are multiplied by in its joint one.
+      inputs: the multiples that reach the input projections, but through the sums that they are
+        added to, for every leaf, or None.
       of_sums: for every sum, the array of the carry whose joint cotangent is multiplied.
       of_direct: the same for ``direct``.
       of_joins: the others, for every array.
+      of_inputs: the same as ``of_sums`` for ``inputs``.
+      addends: for every sum, the leaf of input projections and weights that is added, or None.
+      argument: the array of the carry that the kernel is multiplied by.
     """
 
     sums: jax.Array
     direct: tuple[jax.Array | None, ...]
     joins: tuple[tuple[jax.Array, ...], ...]
+    inputs: tuple[jax.Array | None, ...]
     of_sums: tuple[int, ...]
     of_direct: tuple[int, ...]
     of_joins: tuple[tuple[int, ...], ...]
+    of_inputs: tuple[int, ...]
+    addends: tuple[int | None, ...]
+    argument: int
 
     def join(self, d: Carry) -> Carry:
         """The joint cotangents of those of a carry."""
@@ -70,31 +80,43 @@ class Numbers:
 
 
 def find_numbers(
-    step: Step, weights: Weights, carry: Carry, u: Any, known: list[tuple[jax.Array, ...]]
+    step: Step,
+    weights: Weights,
+    fixed: Any,
+    carry: Carry,
+    u: Any,
+    known: list[tuple[jax.Array, ...]],
+    signals: Any,
 ) -> Numbers | None:
     """Finds the derivative of one step as numbers; None where it has another form.
 
     It has where an activation looks at several elements, where there are several products or
-    widths, and where two cotangents act in more than one combination.
+    widths, and where two cotangents act in more than one combination. Under conditions it has, too:
+    they keep NaN from what it does not concern by selection, and a factor of zero would not.
 
     Args:
-      step: a step without conditions.
+      step: that is taken.
       weights: biases and scales by parameter name.
+      fixed: what is the same for every step, see ``Step``.
       carry: before it.
       u: its input projections.
       known: its recurrent sums.
+      signals: its conditions.
     """
     shape = carry[0].shape
-    if len(known) != 1 or any(x.shape != shape for x in (*carry, *known[0])):
+    if signals or fixed or len(known) != 1:
+        return None
+    if any(x.shape != shape for x in (*carry, *known[0])):
         return None
 
-    def given(carry, known):
+    def given(carry, known, u, weights):
         return step(Given(known), carry, u, {}, {}, weights)
 
-    pull = jax.vjp(given, carry, known)[1]
-    ones = tuple(map(jnp.ones_like, carry))
-    parts = [_Part(_Joint(k), one, whole=True) for k, one in enumerate(ones)]
     try:
+        argument, *addends = _origins(step, weights, carry, u, known)
+        ones = tuple(map(jnp.ones_like, carry))
+        parts = [_Part(_Joint(k), one, whole=True) for k, one in enumerate(ones)]
+        pull = jax.vjp(given, carry, known, u, weights)[1]
         results = _follow(jax.make_jaxpr(pull)(ones), parts)
     except _OtherFormError:
         return None
@@ -103,32 +125,61 @@ def find_numbers(
     joints = {part.of.array: part.of for part in found if part}
     if any(part and part.of is not joints[part.of.array] for part in found):
         return None
-    direct, sums = found[: len(carry)], found[len(carry) :]
     arrays, factors = zip(*((p.of.array, p.factor) if p else (0, None) for p in found), strict=True)
     others = [joints[k].others if k in joints else () for k in range(len(carry))]
-    like = known[0]
+    first, last, end = itertools.accumulate(map(len, (carry, known[0], u)))
+    # Weights that are more than added would have to be summed up over time.
+    if any(by is not None for by in factors[end:]):
+        return None
+    sums = zip(factors[first:last], known[0], strict=True)
     return Numbers(
-        side_by_side(
-            [jnp.zeros_like(x) if p is None else p.factor for p, x in zip(sums, like, strict=True)]
-        ),
-        factors[: len(direct)],
+        side_by_side([jnp.zeros_like(x) if by is None else by for by, x in sums]),
+        factors[:first],
         tuple(tuple(factor for _, factor in pairs) for pairs in others),
-        arrays[len(direct) :],
-        arrays[: len(direct)],
+        factors[last:end],
+        arrays[first:last],
+        arrays[:first],
         tuple(tuple(k for k, _ in pairs) for pairs in others),
+        arrays[last:end],
+        tuple(addends),
+        argument,
     )
 
 
 class Given:
-    """Gives back known sums, and remembers what it should have multiplied (``arguments``)."""
+    """Gives back known sums, and remembers what it was to multiply and to add (``asked``)."""
 
     def __init__(self, known: list[tuple[jax.Array, ...]]):
-        self.known, self.arguments = iter(known), []
+        self.known, self.asked = iter(known), []
 
     def __call__(self, a: jax.Array, **addends: jax.Array | None) -> tuple[jax.Array, ...]:
         """The next known sums, whatever ``a`` is."""
-        self.arguments.append(a)
+        self.asked += [a, *addends.values()]
         return next(self.known)
+
+
+def _origins(
+    step: Step, weights: Weights, carry: Carry, u: Any, known: list[tuple[jax.Array, ...]]
+) -> list[int | None]:
+    """What the product multiplies, a number in the carry; and adds, in ``u`` and ``weights``."""
+
+    def ask(carry, others):
+        given = Given(known)
+        step(given, carry, *others)
+        return given.asked
+
+    closed, shapes = jax.make_jaxpr(ask, return_shape=True)(carry, (u, {}, {}, weights))
+    jaxpr = closed.jaxpr
+    origin = {id(var): i for i, var in enumerate(jaxpr.invars)}
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("convert_element_type", "copy"):
+            origin[id(eqn.outvars[0])] = origin.get(id(eqn.invars[0]), -1)
+    found = iter(jaxpr.outvars)
+    first, *addends = [None if x is None else origin.get(id(next(found)), -1) for x in shapes]
+    count = len(carry)
+    if not 0 <= first < count or any(i is not None and i < count for i in addends):
+        raise _OtherFormError
+    return [first, *(None if i is None else i - count for i in addends)]
 
 
 # Linear, and of every element by itself where the shape stays.
