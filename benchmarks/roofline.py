@@ -2,6 +2,7 @@
 
     python -m benchmarks.roofline                        a few minutes
     python -m benchmarks.roofline --quantity=forward     a minute
+    python -m benchmarks.roofline --quantity=compile     a few minutes
 
 Part of it waits, step after step: the state times the recurrent kernel and the gates, from inputs
 at hand to outputs that are written; and for a gradient the way back, of which only this is counted:
@@ -10,13 +11,14 @@ cotangents are written for the kernel gradients. The rest is products of all ste
 projections, and for a gradient their way back and both kernel gradients. Each part is timed alone,
 in the form that the engine uses, block by block, beside ``nn.RNN`` and our layer, in turns. What
 nn.RNN takes, divided by their sum, is the most that anybody could gain with XLA's products and
-gates.
+gates. For compilation, the parts of a gradient are one program, which passes nothing from one to
+the next.
 """
 
 import dataclasses
 import statistics
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
 
 from absl import app, flags
 
@@ -31,12 +33,21 @@ class Part:
     """A part of the work.
 
     Attributes:
-      timed: how it is run and timed.
+      function: what is compiled.
+      args: what it is called with.
       operations: the floating-point operations of its products, in billions.
     """
 
-    timed: Timed
+    function: Callable
+    args: tuple
     operations: float
+
+    def timed(self) -> Timed:
+        """Runs it, compiled."""
+        import jax
+
+        run = jax.jit(self.function).lower(*self.args).compile()
+        return repeat(lambda: jax.block_until_ready(run(*self.args)))
 
 
 def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
@@ -45,7 +56,7 @@ def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
     Args:
       case: cell and size.
       data: the numbers, see ``draw``.
-      quantity: "forward" or "gradient".
+      quantity: "forward", or another of a gradient.
     """
     import jax
     import jax.numpy as jnp
@@ -62,17 +73,13 @@ def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
     xs, hs = jnp.asarray(data.xs), jnp.asarray(data.cotangent)
     wide = jnp.tile(hs[:, :, None], (1, 1, len(gates), 1))
 
-    def timed(function: Callable, *args: Any) -> Timed:
-        run = jax.jit(function).lower(*args).compile()
-        return repeat(lambda: jax.block_until_ready(run(*args)))
-
     rows = 2e-9 * size.batch * size.steps * len(gates) * size.features
     inputs = tuple(jnp.array(hs) for _ in gates)
-    loop = Part(timed(_steps(case), recur, hs[0], inputs), rows * size.features)
+    loop = Part(_steps(case), (recur, hs[0], inputs), rows * size.features)
 
     blocks = Blocks(size.steps, block_length(size.steps, max(16, 2**21 // wide[0].nbytes)))
 
-    def by_block(make: Callable, *arrays: jax.Array) -> Timed:
+    def by_block(make: Callable) -> Callable:
         """Sums what is made of every block, and keeps nothing else of it."""
 
         def visit(sums: list, block: tuple) -> tuple[list, None]:
@@ -85,13 +92,13 @@ def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
             sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zeros)
             return blocks.scan(visit, sums, cut)[0]
 
-        return timed(run, *arrays)
+        return run
 
     def project(xs: jax.Array) -> list[jax.Array]:
         return [arithmetic.multiply(xs, read)[-1, -1]]
 
     if quantity == "forward":
-        return {"loop": loop, "at once": Part(by_block(project, xs), rows * size.inputs)}
+        return {"loop": loop, "at once": Part(by_block(project), (xs,), rows * size.inputs)}
 
     def way_back(transposed: jax.Array, factors: jax.Array, d_hist: jax.Array) -> list:
         def step(d: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array]:
@@ -109,12 +116,31 @@ def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
             arithmetic.kernel_gradient(hs, wide, recur),
         ]
 
-    back = timed(way_back, transpose_stack(recur) / size.features, wide, hs)
+    transposed = transpose_stack(recur) / size.features
     return {
         "loop": loop,
-        "way back": Part(back, rows * size.features),
-        "at once": Part(by_block(products, xs, hs, wide), rows * (3 * size.inputs + size.features)),
+        "way back": Part(way_back, (transposed, wide, hs), rows * size.features),
+        "at once": Part(
+            by_block(products), (xs, hs, wide), rows * (3 * size.inputs + size.features)
+        ),
     }
+
+
+def compiling(alone: Mapping[str, Part]) -> Timed:
+    """Compiles all parts as one program that was never seen before."""
+    import jax
+
+    def timed(calls: int) -> float:
+        seconds = 0.0
+        for _ in range(calls):
+            jax.clear_caches()
+            start = time.perf_counter()
+            together = jax.jit(lambda args: {n: p.function(*args[n]) for n, p in alone.items()})
+            together.lower({name: part.args for name, part in alone.items()}).compile()
+            seconds += time.perf_counter() - start
+        return seconds / calls
+
+    return timed
 
 
 def _steps(case: Case) -> Callable:
@@ -145,16 +171,23 @@ def _steps(case: Case) -> Callable:
 def compare(case: Case, quantity: str, rounds: int) -> str:
     """Measures one case and returns its row of the table."""
     data = draw(case)
-    alone = parts(case, data, quantity)
+    found = parts(case, data, quantity)
     everybody = (*linen.competitors(case, data), ours.competitors(case, data)[0])
     layers = {one.name: getattr(one, quantity) for one in everybody}
-    times, failures = interleave({**{n: p.timed for n, p in alone.items()}, **layers}, rounds)
+    if quantity == "compile":
+        alone = {"together": compiling(found)}
+        times, failures = interleave(alone | layers, rounds, seconds=0.0)
+    else:
+        alone = {name: part.timed() for name, part in found.items()}
+        times, failures = interleave(alone | layers, rounds)
     if failures:
         raise RuntimeError(f"{case}: {failures}")
     bound = [sum(turn) for turn in zip(*(times[name] for name in alone), strict=True)]
     others = [times[name] for name in layers if name.startswith("nn.RNN")]
     best = min(others, key=statistics.median)
-    rates = (f"{p.operations / statistics.median(times[n]):.0f}" for n, p in alone.items())
+    rates = (
+        f"{p.operations / statistics.median(times[n]):.0f}" for n, p in found.items() if n in alone
+    )
     mine = times["ours auto"]
     shares = (f"{median_ratio(times[name], mine):.2f}" for name in alone)
     return (
@@ -177,7 +210,7 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("quantity", "gradient", ["gradient", "forward"], "What to bound.")
+    flags.DEFINE_enum("quantity", "gradient", ["gradient", "forward", "compile"], "What to bound.")
     flags.DEFINE_list("sizes", None, "Sizes BxTxDxH; those of the comparison by default.")
     flags.DEFINE_integer("rounds", 9, "Rounds.", lower_bound=1)
     app.run(main)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from zoo.recurrent.cells import GRU, LSTM, MGU, Elman, SimplifiedGRU
+from zoo.recurrent.engine import way_back
 from zoo.recurrent.engine.blocks import shift
 from zoo.recurrent.engine.numbers import find_numbers
 from zoo.recurrent.engine.products import Arithmetic, add
-from zoo.recurrent.engine.way_back import by_numbers
 from zoo.recurrent.step import Step
 
 from .layers import some
@@ -88,9 +88,11 @@ def test_a_step_under_conditions_has_none():
     assert find_numbers(step, weights, fixed, carry, u, known, {}) is None
 
 
+@pytest.mark.parametrize("few", [0, 1024])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", [GRU(4), MGU(4), LSTM(4), Elman(4, use_bias=False)])
-def test_it_is_the_derivative_of_a_loop(cell, reverse):
+def test_it_is_the_derivative_of_a_loop(cell, reverse, few, monkeypatch):
+    monkeypatch.setattr(way_back, "_FEW", few)
     step, weights, start, *_ = of(cell)
     steps = 5
     (names,) = cell.asks
@@ -124,7 +126,7 @@ def test_it_is_the_derivative_of_a_loop(cell, reverse):
     before = jax.tree.map(lambda x, y: shift(x, y, reverse), start, history)
     find = functools.partial(find_numbers, step, weights, {})
     numbers = jax.vmap(find)(before, u, sums, {})
-    found, _, added = by_numbers(
+    found, _, added = way_back.by_numbers(
         Arithmetic(None, F32),
         jnp.moveaxis(stack, 0, -1),
         numbers,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,7 +63,7 @@ class Numbers:
 
         return tuple(map(joint, d, self.of_joins, self.joins))
 
-    def wide(self, joint: Carry) -> jax.Array:
+    def wide(self, joint: Carry | Mapping[int, jax.Array]) -> jax.Array:
         """The cotangents of the sums, side by side: (..., G, width)."""
         if len(set(self.of_sums)) == 1:
             each = joint[self.of_sums[0]][..., None, :]

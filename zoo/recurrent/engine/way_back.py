@@ -1,10 +1,12 @@
 """A carry's cotangent on its way back through a block: by numbers, or by a step's residuals."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cells import Carry, Weights
 from zoo.recurrent.engine.blocks import shift
@@ -12,6 +14,10 @@ from zoo.recurrent.engine.numbers import Numbers
 from zoo.recurrent.engine.products import Arithmetic, Recall, Stacks, apart
 from zoo.recurrent.engine.recompute import cut, remainder
 from zoo.recurrent.step import Step
+
+# Elements of a carry, below which it pays to write one operation's result less in a step, and to
+# make it again after the loop: 1.05 times as fast at (1, 1024, 64, 64), 0.98 with more elements.
+_FEW = 1024
 
 Tree = Any
 History = tuple[jax.Array | None, ...]
@@ -45,21 +51,22 @@ def by_numbers(
       The cotangent of the first carry; those of every step's sums, side by side,
       (T, ..., G, width); and that of ``addends``.
     """
-    used = sorted(
-        {k for k, by in zip(numbers.of_inputs, numbers.inputs, strict=True) if by is not None}
-    )
+    pairs = zip(numbers.of_inputs, numbers.inputs, strict=True)
+    used = {k for k, by in pairs if by is not None}
     looped = dataclasses.replace(numbers, inputs=(), of_inputs=())
+    few = not is_symbolic_dim(d[0].size) and d[0].size < _FEW
+    again = few and len(used | set(numbers.of_sums)) == 1
+    used = sorted(used | set(numbers.of_sums) if again else used)
 
     def back(joint, at):
         numbers, d_out = at
         wide = numbers.wide(joint)
         d = list(numbers.before(joint))
-        through = arithmetic.multiply(wide, kernel, axes=2)
-        d[numbers.argument] = _total(
-            through.astype(joint[numbers.argument].dtype), d[numbers.argument]
-        )
+        k = numbers.argument
+        d[k] = _total(arithmetic.multiply(wide, kernel, axes=2).astype(joint[k].dtype), d[k])
         d = [jnp.zeros_like(a) if b is None else b for a, b in zip(joint, d, strict=True)]
-        return numbers.join(tuple(map(_total, d, d_out))), ([joint[k] for k in used], wide)
+        kept = {k: joint[k] for k in used}, None if again else wide
+        return numbers.join(tuple(map(_total, d, d_out))), kept
 
     # What begins a step, the cotangents of its outputs and what joins, ends the one before instead:
     # one operation with the sum there. After the first step in time nothing is left to add.
@@ -71,8 +78,10 @@ def by_numbers(
     last, last_out = jax.tree.map(lambda x: x[ends], (looped, d_hist))
     joint = last.join(tuple(map(_total, d, last_out)))
     steps = dataclasses.replace(looped, joins=jax.tree.map(earlier, numbers.joins))
-    d, (kept, wide) = jax.lax.scan(back, joint, (steps, jax.tree.map(earlier, d_hist)), **options)
-    return d, wide, _added(numbers, dict(zip(used, kept, strict=True)), wide, addends)
+    d, (joints, wide) = jax.lax.scan(back, joint, (steps, jax.tree.map(earlier, d_hist)), **options)
+    if again:
+        wide = numbers.wide(joints)
+    return d, wide, _added(numbers, joints, wide, addends)
 
 
 def by_residuals(
@@ -143,7 +152,9 @@ def by_residuals(
     return d, wide, arguments, (du, *jax.tree.map(lambda x: jnp.sum(x, axis=0), others))
 
 
-def _added(numbers: Numbers, joint: dict[int, jax.Array], wide: jax.Array, addends: Tree) -> Tree:
+def _added(
+    numbers: Numbers, joint: Mapping[int, jax.Array], wide: jax.Array, addends: Tree
+) -> Tree:
     """The cotangent of what is added to sums, and of what else is read of it."""
     leaves, treedef = jax.tree.flatten(addends)
     found: list[jax.Array | None] = [None] * len(leaves)
