@@ -175,35 +175,31 @@ def compare(case: Case, quantity: str, rounds: int) -> str:
     everybody = (*linen.competitors(case, data), ours.competitors(case, data)[0])
     layers = {one.name: getattr(one, quantity) for one in everybody}
     if quantity == "compile":
-        alone = {"together": compiling(found)}
-        times, failures = interleave(alone | layers, rounds, seconds=0.0)
+        alone, seconds = {"together": compiling(found)}, 0.0
     else:
-        alone = {name: part.timed() for name, part in found.items()}
-        times, failures = interleave(alone | layers, rounds)
+        alone, seconds = {name: part.timed() for name, part in found.items()}, 0.02
+    times, failures = interleave(alone | layers, rounds, seconds=seconds)
     if failures:
         raise RuntimeError(f"{case}: {failures}")
     bound = [sum(turn) for turn in zip(*(times[name] for name in alone), strict=True)]
     others = [times[name] for name in layers if name.startswith("nn.RNN")]
-    best = min(others, key=statistics.median)
-    rates = (
-        f"{p.operations / statistics.median(times[n]):.0f}" for n, p in found.items() if n in alone
-    )
-    mine = times["ours auto"]
-    shares = (f"{median_ratio(times[name], mine):.2f}" for name in alone)
-    return (
-        f"| {case.cell.upper()} | {case.size} | {', '.join(rates)} | {', '.join(shares)} "
-        f"| {median_ratio(best, mine):.2f} | {median_ratio(best, bound):.2f} |"
-    )
+    best, mine = min(others, key=statistics.median), times["ours auto"]
+    columns = [case.cell.upper(), str(case.size)]
+    if quantity != "compile":
+        rates = (p.operations / statistics.median(times[name]) for name, p in found.items())
+        columns.append(", ".join(f"{rate:.0f}" for rate in rates))
+    columns.append(", ".join(f"{median_ratio(times[name], mine):.2f}" for name in alone))
+    columns += [f"{median_ratio(best, other):.2f}" for other in (mine, bound)]
+    return f"| {' | '.join(columns)} |"
 
 
 def main(_) -> None:
     """Prints the table."""
     options = flags.FLAGS
     sizes = SIZES if options.sizes is None else tuple(map(Size.parse, options.sizes))
-    print(
-        "| Cell | Size | GFLOP/s | parts / ours | nn.RNN / ours | nn.RNN / bound |\n"
-        "|---|---|---|---|---|---|"
-    )
+    rates = [] if options.quantity == "compile" else ["GFLOP/s"]
+    head = ["Cell", "Size", *rates, "parts / ours", "nn.RNN / ours", "nn.RNN / bound"]
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for size in sizes:
         for cell in GATES:
             print(compare(Case(cell, size), options.quantity, options.rounds), flush=True)

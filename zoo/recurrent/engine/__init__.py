@@ -21,8 +21,6 @@ IMPLEMENTATIONS = ("auto", "scan", "fused")
 # Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
 # which glibc maps every allocation afresh (docs/performance.md).
 _BLOCK_BYTES = 3 * 2**19
-# Where a block is run again, and leaves its derivative instead of sums.
-_BLOCK_BYTES_AGAIN = 2**21
 
 # Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu",)
@@ -111,8 +109,7 @@ class Engine:
             keep, length = "carries", block_length(steps, 32)
         else:
             sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
-            room = _BLOCK_BYTES if self.checkpoint_every is None else _BLOCK_BYTES_AGAIN
-            length = block_length(steps, max(8, room // max(sums, 1)))
+            length = block_length(steps, max(8, _BLOCK_BYTES // max(sums, 1)))
             worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 2**26)
             keep = "products" if worth else "carries"
         if self.checkpoint_every is not None:
