@@ -17,13 +17,12 @@ the next.
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable, Mapping
 
 from absl import app, flags
 
 from benchmarks.cases import GATES, Case, Data, Size, draw
-from benchmarks.peers import linen, ours
+from benchmarks.peers import compiled, linen, ours
 from benchmarks.recurrent import SIZES
 from benchmarks.timing import Timed, interleave, median_ratio, repeat
 
@@ -126,21 +125,13 @@ def parts(case: Case, data: Data, quantity: str) -> dict[str, Part]:
     }
 
 
-def compiling(alone: Mapping[str, Part]) -> Timed:
-    """Compiles all parts as one program that was never seen before."""
-    import jax
+def _compiling(found: Mapping[str, Part]) -> Timed:
+    """Compiles all parts as one program."""
 
-    def timed(calls: int) -> float:
-        seconds = 0.0
-        for _ in range(calls):
-            jax.clear_caches()
-            start = time.perf_counter()
-            together = jax.jit(lambda args: {n: p.function(*args[n]) for n, p in alone.items()})
-            together.lower({name: part.args for name, part in alone.items()}).compile()
-            seconds += time.perf_counter() - start
-        return seconds / calls
+    def together(args: dict[str, tuple]) -> dict:
+        return {name: part.function(*args[name]) for name, part in found.items()}
 
-    return timed
+    return compiled.compiling(together, {name: part.args for name, part in found.items()})
 
 
 def _steps(case: Case) -> Callable:
@@ -175,7 +166,7 @@ def compare(case: Case, quantity: str, rounds: int) -> str:
     everybody = (*linen.competitors(case, data), ours.competitors(case, data)[0])
     layers = {one.name: getattr(one, quantity) for one in everybody}
     if quantity == "compile":
-        alone, seconds = {"together": compiling(found)}, 0.0
+        alone, seconds = {"together": _compiling(found)}, 0.0
     else:
         alone, seconds = {name: part.timed() for name, part in found.items()}, 0.02
     times, failures = interleave(alone | layers, rounds, seconds=seconds)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.cases import Case, Data
 from benchmarks.peers import Competitor
-from benchmarks.timing import repeat
+from benchmarks.timing import Timed, repeat
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
@@ -21,6 +21,23 @@ Step = Callable[[Tree, Tree, jax.Array], tuple[Tree, jax.Array]]
 def to_device(tree: Tree, case: Case) -> Tree:
     """Moves arrays to the device, in the case's dtype."""
     return jax.tree.map(lambda x: jnp.asarray(x, case.dtype), tree)
+
+
+def compiling(function: Callable, *args: Tree) -> Timed:
+    """Compiles a function of ``args``, every time as if it had never been seen."""
+
+    def timed(calls: int) -> float:
+        seconds = 0.0
+        for _ in range(calls):
+            jax.clear_caches()
+            # jit knows functions by identity, and this one it has never seen.
+            fresh = functools.partial(function)
+            start = time.perf_counter()
+            jax.jit(fresh).lower(*args).compile()
+            seconds += time.perf_counter() - start
+        return seconds / calls
+
+    return timed
 
 
 def competitor(
@@ -71,17 +88,6 @@ def competitor(
     def gradient() -> Any:
         return jax.jit(jax.grad(loss, (0, 1))).lower(params, xs, cotangent).compile()
 
-    def compiling(calls: int) -> float:
-        seconds = 0.0
-        for _ in range(calls):
-            jax.clear_caches()
-            # jit knows functions by identity, and this one it has never seen.
-            fresh = functools.partial(loss)
-            start = time.perf_counter()
-            jax.jit(jax.grad(fresh, (0, 1))).lower(params, xs, cotangent).compile()
-            seconds += time.perf_counter() - start
-        return seconds / calls
-
     compiled_step = jax.jit(step)
 
     def stepping(calls: int) -> float:
@@ -102,7 +108,7 @@ def competitor(
         checksum=checksum if same else None,
         forward=repeat(lambda: forward()(params, xs).block_until_ready()),
         gradient=repeat(lambda: jax.block_until_ready(gradient()(params, xs, cotangent))),
-        compile=compiling,
+        compile=compiling(jax.grad(loss, (0, 1)), params, xs, cotangent),
         eager=repeat(lambda: eager(xs).block_until_ready()),
         step=stepping,
         memory=lambda: gradient().memory_analysis().temp_size_in_bytes,

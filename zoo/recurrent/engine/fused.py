@@ -105,6 +105,16 @@ def _sums(carry, u, sums, signals):
     return sums
 
 
+def _derivative(plan, shared):
+    """What ``left`` may be as well: the numbers of a step's derivative, or else its sums."""
+
+    def numbers_or_sums(carry, u, sums, signals):
+        at = carry, u, sums, signals
+        return find_numbers(plan.step, shared.weights, shared.fixed, *at) or sums
+
+    return numbers_or_sums
+
+
 def _stepping(plan, shared, left):
     """A block's steps: what is prepared for all at once, and how one is taken.
 
@@ -152,14 +162,11 @@ def _fused_backward(plan, residuals, cotangents):
     # Transposed once: a loop that multiplies by the kernel as it is would do so at every step.
     transposed = {group: transpose_stack(stack) for group, stack in shared.stacks.items()}
 
-    def numbers_or_sums(*at):
-        return find_numbers(plan.step, shared.weights, shared.fixed, *at) or _sums(*at)
-
     def visit(state, block):
         d, sums = state
         (x, sig), entry, (d_hist, history, known) = block
         if plan.keep == "blocks":
-            prepare, advance = _stepping(plan, shared, numbers_or_sums)
+            prepare, advance = _stepping(plan, shared, _derivative(plan, shared))
             over = functools.partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
             _, (history, known) = over(advance, entry, prepare((x, sig)))
         before = jax.tree.map(lambda a, b: shift(a, b, plan.reverse), entry, history)
@@ -193,18 +200,16 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signa
 
         known = jax.vmap(multiply)(before, u, signals)
 
-    numbers = known
     if not isinstance(known, Numbers):
-        find = functools.partial(find_numbers, step, weights, fixed)
-        numbers = jax.vmap(find)(before, u, known, signals)
+        known = jax.vmap(_derivative(plan, shared))(before, u, known, signals)
 
     options = {"reverse": not plan.reverse, "unroll": plan.unroll}
-    if numbers:
+    if isinstance(known, Numbers):
         kernel = transposed[cell.asks[0]]
         d, sums, (du, d_weights) = by_numbers(
-            arithmetic, kernel, numbers, d, d_hist, (u, weights), **options
+            arithmetic, kernel, known, d, d_hist, (u, weights), **options
         )
-        wide, arguments, d_fixed = [sums], [before[numbers.argument]], fixed
+        wide, arguments, d_fixed = [sums], [before[known.argument]], fixed
     else:
         every_step = (before, u, known, signals)
         d, wide, arguments, (du, d_fixed, d_weights) = by_residuals(

@@ -73,10 +73,18 @@ class Numbers:
 
     def before(self, joint: Carry) -> tuple[jax.Array | None, ...]:
         """The cotangents of the previous carry, but for what comes through the product."""
-        return tuple(
-            None if by is None else by * joint[k].astype(by.dtype)
-            for k, by in zip(self.of_direct, self.direct, strict=True)
-        )
+        return _multiples(self.of_direct, self.direct, joint)
+
+    def beside(self, joint: Carry | Mapping[int, jax.Array]) -> tuple[jax.Array | None, ...]:
+        """The cotangents of the input projections, but for what comes through the sums."""
+        return _multiples(self.of_inputs, self.inputs, joint)
+
+
+def _multiples(arrays, factors, joint):
+    return tuple(
+        None if by is None else by * joint[k].astype(by.dtype)
+        for k, by in zip(arrays, factors, strict=True)
+    )
 
 
 def find_numbers(

@@ -56,7 +56,8 @@ def by_numbers(
     looped = dataclasses.replace(numbers, inputs=(), of_inputs=())
     few = not is_symbolic_dim(d[0].size) and d[0].size < _FEW
     again = few and len(used | set(numbers.of_sums)) == 1
-    used = sorted(used | set(numbers.of_sums) if again else used)
+    if again:
+        used |= set(numbers.of_sums)
 
     def back(joint, at):
         numbers, d_out = at
@@ -157,9 +158,7 @@ def _added(
 ) -> Tree:
     """The cotangent of what is added to sums, and of what else is read of it."""
     leaves, treedef = jax.tree.flatten(addends)
-    found: list[jax.Array | None] = [None] * len(leaves)
-    for i, (k, by) in enumerate(zip(numbers.of_inputs, numbers.inputs, strict=True)):
-        found[i] = None if by is None else by * joint[k].astype(by.dtype)
+    found = [*numbers.beside(joint), *(None for _ in leaves[len(numbers.inputs) :])]
     sums = apart(wide)
     # All at once: a sum of each by itself is a program of its own to compile.
     total = jnp.sum(wide, axis=tuple(range(wide.ndim - 2)))
