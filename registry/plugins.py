@@ -46,17 +46,25 @@ def scan() -> Scan:
         try:
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
                 continue
-            name = distribution.name
+            name = _name_of(distribution)
             if name not in seen:
                 seen.add(name)
                 # The one that imports would find: an older copy further down sys.path is hidden.
                 for spec in _claims(metadata.distribution(name)):
                     found.claims.setdefault(spec.name, []).append(spec)
         except Exception as error:  # whatever a damaged file provokes, the others are still read
-            label = distribution.name or "a distribution without a name"
+            label = _name_of(distribution) or "a distribution without a name"
             found.unreadable.append(f"{label} ({type(error).__name__}: {error})")
     _last_scan = found
     return found
+
+
+def _name_of(distribution: metadata.Distribution) -> str | None:
+    """None where it has none: for ``distribution.name``, newer Pythons warn then, or raise."""
+    try:
+        return distribution.metadata.get("Name")
+    except Exception:
+        return None
 
 
 def last_scan() -> Scan:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.recurrent import unstable
+
 
 class ShapeError(ValueError, AssertionError):
     """An array has another rank or shape than the contract says."""
@@ -319,7 +321,7 @@ def lengths_in_range(seq_lengths: jax.Array | None, total: int) -> None:
     Raises:
       ValueError: one of them does not.
     """
-    if seq_lengths is None or isinstance(seq_lengths, jax.core.Tracer) or not seq_lengths.size:
+    if seq_lengths is None or unstable.is_traced(seq_lengths) or not seq_lengths.size:
         return
     if not seq_lengths.is_fully_addressable:
         return

@@ -1,12 +1,16 @@
 """The contract that every layer of the zoo keeps."""
 
+import itertools
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core.scope import DenyList
+from flax.core import DenyList
+
+from zoo.recurrent import jaxprs, unstable
 
 Carry = Any
 
@@ -41,7 +45,6 @@ class RecurrentLayer(nn.Module):
         self,
         carry: Carry | None,
         xs: jax.Array,
-        *,
         seq_lengths: jax.Array | None = None,
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
@@ -94,7 +97,6 @@ class RecurrentLayer(nn.Module):
         self,
         carry: Carry | None,
         xs: jax.Array,
-        *,
         seq_lengths: jax.Array | None = None,
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
@@ -126,7 +128,6 @@ class RecurrentLayer(nn.Module):
         self,
         carry: Carry | None,
         xs: jax.Array,
-        *,
         seq_lengths: jax.Array | None = None,
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
@@ -196,18 +197,21 @@ class RecurrentLayer(nn.Module):
         """Initialises the variables; as ``nn.Module.init``, at the cost of no step at all.
 
         Parameters depend on shapes alone, so nothing else of the arguments is looked at: T=1 and
-        T=10000 cost the same.
+        T=10000 cost the same. Where a variable does depend on the inputs, the layer is run.
         """
-        leaves = jax.tree.leaves((args, kwargs))
-        concrete = any(isinstance(x, jax.Array) and not _is_traced(x) for x in leaves)
-        if not concrete or any(map(_is_traced, (*leaves, *jax.tree.leaves(rngs)))):
-            return super().init(rngs, *args, method=method, mutable=mutable, **kwargs)
-        args, kwargs = jax.tree.map(_shape_only, (args, kwargs))
-        token = _declaring.set(True)
-        try:
-            return self.lazy_init(rngs, *args, method=method, mutable=mutable, **kwargs)
-        finally:
-            _declaring.reset(token)
+
+        def declare(rngs: Any, args: Any, kwargs: Any) -> Any:
+            token = _declaring.set(True)
+            try:
+                return super(RecurrentLayer, self).init(
+                    rngs, *args, method=method, mutable=mutable, **kwargs
+                )
+            finally:
+                _declaring.reset(token)
+
+        if any(map(unstable.is_traced, jax.tree.leaves((rngs, args, kwargs)))):
+            return declare(rngs, args, kwargs)
+        return _without_inputs(declare, rngs, args, kwargs)
 
     @nn.nowrap
     def describe(self, input_shape: tuple[int, ...]) -> str:
@@ -241,14 +245,33 @@ class RecurrentLayer(nn.Module):
         return "\n".join(lines)
 
 
-def _is_traced(x: Any) -> bool:
-    return isinstance(x, jax.core.Tracer)
+def _without_inputs(declare: Callable[..., Any], rngs: Any, *inputs: Any) -> Any:
+    """``declare(rngs, *inputs)``, of which only that is run which does not need the inputs.
 
+    The whole is traced, not run, and then done operation by operation, as without tracing: compiled
+    as one program, random numbers would differ in their last bits.
+    """
+    leaves, treedef = jax.tree.flatten(inputs)
+    is_array = [hasattr(x, "shape") and hasattr(x, "dtype") for x in leaves]
+    arrays = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in itertools.compress(leaves, is_array)]
+    keys, keys_treedef = jax.tree.flatten(rngs)
 
-def _shape_only(x: Any) -> Any:
-    if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return x
+    def traced(keys: list[Any], arrays: list[Any]) -> Any:
+        given = iter(arrays)
+        mixed = [next(given) if array else x for x, array in zip(leaves, is_array, strict=True)]
+        return declare(jax.tree.unflatten(keys_treedef, keys), *jax.tree.unflatten(treedef, mixed))
+
+    try:
+        jaxpr, known, shapes = jaxprs.trace(traced, keys, arrays)
+    except jaxprs.UnknownProgramError:
+        return declare(rngs, *inputs)
+    needed, operations = jaxprs.behind(jaxpr, jaxpr.outvars)
+    known.update(zip(jaxpr.invars[: len(keys)], keys, strict=True))
+    if not known.keys() >= set(needed):
+        return declare(rngs, *inputs)
+    return jax.tree.unflatten(
+        jax.tree.structure(shapes), jaxprs.evaluate(operations, known, jaxpr.outvars)
+    )
 
 
 def _brief(x: Any) -> str:

@@ -8,9 +8,8 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
 
-from zoo.recurrent import checks, conditions, placement
+from zoo.recurrent import checks, conditions, jaxprs, placement
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
 from zoo.recurrent.step import enter, leave
@@ -141,7 +140,6 @@ class ScannedLayer(RecurrentLayer):
         self,
         carry: Carry | None,
         xs: jax.Array,
-        *,
         seq_lengths: jax.Array | None = None,
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
@@ -158,7 +156,6 @@ class ScannedLayer(RecurrentLayer):
         self,
         carry: Carry | None,
         xs: jax.Array,
-        *,
         seq_lengths: jax.Array | None = None,
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
@@ -309,6 +306,8 @@ def _cast_like(carry: Carry, spec: Carry) -> Carry:
 
 
 def _uses_its_argument(draw: Any) -> bool:
-    jaxpr = jax.make_jaxpr(draw)(jax.random.key(0)).jaxpr
-    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return used[0]
+    try:
+        jaxpr, _, _ = jaxprs.trace(draw, jax.random.key(0))
+    except jaxprs.UnknownProgramError:
+        return False
+    return bool(jaxprs.behind(jaxpr, jaxpr.outvars)[0])

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from zoo.recurrent.cells import Cell, Weights
-from zoo.recurrent.engine.spread import spread_dot, spreads
 
 Group = tuple[str, ...]
 Stacks = Mapping[Group, jax.Array]
@@ -69,8 +68,6 @@ class Arithmetic:
 
     def multiply(self, a: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
         """Contracts the last axes of ``a`` with the first ones of ``kernel``."""
-        if spreads(a, kernel, axes, self.precision):
-            return spread_dot(a, kernel, axes, self.precision)
         last = tuple(range(a.ndim - axes, a.ndim))
         return jax.lax.dot_general(
             a.astype(kernel.dtype),

@@ -1,11 +1,12 @@
 """A function cut in two: what is worth writing for later, and what is cheaper to do again."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
+
+from zoo.recurrent import jaxprs
 
 Tree = Any
 
@@ -29,21 +30,20 @@ def cut(
       ``early``, of the function's arguments, which returns the list of what to keep: results of
       expensive operations, and arguments; and ``late``, which makes the function's result of it.
     """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*example)
-    jaxpr, treedef = closed.jaxpr, jax.tree.structure(shapes)
-    constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    jaxpr, constants, shapes = jaxprs.trace(function, *example)
+    treedef = jax.tree.structure(shapes)
     expensive = {
         out for eqn in jaxpr.eqns if eqn.primitive.name not in _CHEAP for out in eqn.outvars
     }
-    kept, again = _behind(jaxpr, jaxpr.outvars, expensive | set(jaxpr.invars))
+    kept, again = jaxprs.behind(jaxpr, jaxpr.outvars, expensive)
 
     def early(*args: Tree) -> list[jax.Array]:
         known = constants | dict(zip(jaxpr.invars, jax.tree.leaves(args), strict=True))
-        return _evaluate(jaxpr.eqns, known, kept)
+        return jaxprs.evaluate(jaxpr.eqns, known, kept)
 
     def late(values: Sequence[jax.Array]) -> Tree:
         known = constants | dict(zip(kept, values, strict=True))
-        return jax.tree.unflatten(treedef, _evaluate(again, known, jaxpr.outvars))
+        return jax.tree.unflatten(treedef, jaxprs.evaluate(again, known, jaxpr.outvars))
 
     return early, late
 
@@ -63,14 +63,12 @@ def remainder(
       What else the loop has to keep, the arrays of ``passing`` that it chooses; and a function of
       ``lasting``, these arrays, and what was kept anyway, which makes the other result.
     """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(lasting, passing)
-    jaxpr, (anyway, other) = closed.jaxpr, shapes
-    constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    jaxpr, constants, (anyway, other) = jaxprs.trace(function, lasting, passing)
     count = len(jax.tree.leaves(lasting))
     lasts, passes = jaxpr.invars[:count], jaxpr.invars[count:]
     count = len(jax.tree.leaves(anyway))
     stored, outs = jaxpr.outvars[:count], jaxpr.outvars[count:]
-    found, again = _behind(jaxpr, outs, {*jaxpr.invars, *_variables(stored)})
+    found, again = jaxprs.behind(jaxpr, outs, jaxprs.variables(stored))
     needed = [var in found for var in passes]
 
     def choose(passing: Tree) -> list[jax.Array]:
@@ -80,34 +78,6 @@ def remainder(
         values = *jax.tree.leaves(lasting), *chosen, *jax.tree.leaves(kept)
         names = *lasts, *itertools.compress(passes, needed), *stored
         known = constants | dict(zip(names, values, strict=True))
-        return jax.tree.unflatten(jax.tree.structure(other), _evaluate(again, known, outs))
+        return jax.tree.unflatten(jax.tree.structure(other), jaxprs.evaluate(again, known, outs))
 
     return choose, later
-
-
-def _variables(atoms: Iterable[Any]) -> list[Any]:
-    return [atom for atom in atoms if not isinstance(atom, Literal)]
-
-
-def _behind(jaxpr: Any, outs: Iterable[Any], limit: set[Any]) -> tuple[list[Any], list[Any]]:
-    """The variables of ``limit`` of which ``outs`` are made, and the equations between."""
-    wanted, between = set(_variables(outs)), []
-    for eqn in reversed(jaxpr.eqns):
-        made = wanted.intersection(eqn.outvars)
-        if made - limit:
-            between.append(eqn)
-            wanted.update(_variables(eqn.invars))
-    named = (*jaxpr.invars, *(out for eqn in jaxpr.eqns for out in eqn.outvars))
-    return [var for var in named if var in wanted & limit], between[::-1]
-
-
-def _evaluate(eqns: Sequence[Any], known: dict[Any, Any], wanted: Sequence[Any]) -> list[Any]:
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
-
-    for eqn in eqns:
-        params = eqn.primitive.get_bind_params(eqn.params)
-        out = eqn.primitive.bind(*map(read, eqn.invars), **params)
-        outs = out if eqn.primitive.multiple_results else [out]
-        known.update(zip(eqn.outvars, outs, strict=True))
-    return [read(atom) for atom in wanted]
