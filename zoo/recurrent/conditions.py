@@ -1,7 +1,7 @@
 """Lengths, masks and resets of a call, turned into the signals of every step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,8 +132,14 @@ def poison(carry: Carry, poisoned: jax.Array | None) -> Carry:
     """Writes NaN where a carry (..., width) is poisoned, bool (...)."""
     if poisoned is None:
         return carry
-    nan: Any = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry)
-    return select(poisoned, nan, carry)
+
+    def write(x: jax.Array) -> jax.Array:
+        where = poisoned.reshape(poisoned.shape + (1,) * (x.ndim - poisoned.ndim))
+        # A NaN comes to be only where one is written: jax_debug_nans would stop at a constant.
+        one = jnp.where(where, 0.0, 1.0).astype(x.dtype)
+        return jnp.where(where, jnp.zeros_like(one) / one, x)
+
+    return jax.tree.map(write, carry)
 
 
 def around_nan(function: Callable[..., jax.Array], *rows: jax.Array) -> jax.Array:

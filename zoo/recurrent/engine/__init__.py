@@ -90,7 +90,8 @@ class Engine:
             )
             return _reference.scan(plan, weights, fixed, start, xs, signals)
         keep, length = self._memory(step, xs)
-        plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, self.unroll)
+        hoist = _hoists(xs)
+        plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
         stacks = stack_kernels(step.cell, weights)
         stacks, small, fixed, start, xs = reverse_only(
             (stacks, small_weights(weights), dict(fixed), start, xs)
@@ -116,6 +117,20 @@ class Engine:
             # A longer block costs more than the carries that it saves, below 30,000 steps.
             return "blocks", at_most(length, self.checkpoint_every)
         return keep, length
+
+
+def _hoists(xs: jax.Array) -> bool:
+    """Whether inputs are projected by one product for all steps of a block, or step by step.
+
+    For every number that leaves the loop, eight bytes are written and read. What does not leave it
+    is made of D products on one core, in place of all cores, and of D / batch numbers of the
+    kernel, which every step reads again. The core makes 16 products in the time that it moves one
+    of the eight bytes, and reads two numbers of the kernel from its cache (docs/performance.md).
+    """
+    batch = math.prod(xs.shape[1:-1])
+    if is_symbolic_dim(xs.shape[-1]) or is_symbolic_dim(batch):
+        return True
+    return xs.shape[-1] * (1 / (8 * 16) + 1 / (8 * 2 * max(batch, 1))) >= 1
 
 
 def _one_step(

@@ -58,7 +58,9 @@ class Blocks:
         """The inverse of ``cut``."""
         whole, rest = pair
         if whole is not None:
-            whole = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), whole)
+            whole = jax.tree.map(
+                lambda x: x.reshape((x.shape[0] * x.shape[1], *x.shape[2:])), whole
+            )
         if whole is None or rest is None:
             return rest if whole is None else whole
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), whole, rest)

@@ -1,9 +1,10 @@
 """The fused engine: everything that does not depend on the previous carry leaves the time loop.
 
-Forward, time is cut into blocks. Each block projects its inputs by one product and then loops over
-its steps. Backward, each block first finds every product of its steps again, all steps at once;
-then a loop that holds nothing but the carry's cotangent runs through the block; then the gradients
-of kernels, biases and inputs are made of all its steps at once. What the backward pass keeps
+Forward, time is cut into blocks. Each block projects its inputs by one product, where that is
+faster than to project them step by step, and then loops over its steps. Backward, each block first
+finds every product of its steps again, all steps at once; then a loop that holds nothing but the
+carry's cotangent runs through the block; then the gradients of kernels, biases and inputs are made
+of all its steps at once. What the backward pass keeps
 per step is therefore the carry alone, and what it needs besides lives as long as one block.
 """
 
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cells import Carry
+from zoo.recurrent.engine.backward import backward
 from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
-from zoo.recurrent.engine.numbers import Numbers, find_numbers
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
@@ -25,7 +26,6 @@ from zoo.recurrent.engine.products import (
     Separate,
     transpose_stack,
 )
-from zoo.recurrent.engine.way_back import by_numbers, by_residuals
 from zoo.recurrent.step import Step
 
 Tree = Any
@@ -42,6 +42,7 @@ class Plan:
       length: steps per block.
       keep: what the backward pass keeps from the forward pass: "products" (and carries),
         "carries", or "blocks" (the carry at the start of each block).
+      hoist: whether the input projections of a block leave the forward loop, as one product.
       unroll: steps per iteration of the inner loops.
     """
 
@@ -50,6 +51,7 @@ class Plan:
     reverse: bool
     length: int
     keep: str
+    hoist: bool = True
     unroll: int = 1
 
     def blocks(self, steps: int) -> Blocks:
@@ -92,45 +94,30 @@ def _forward(plan, keep, shared, start, xs, signals):
     """The last carry; and that before every block, after every step, and the sums if asked for."""
     blocks = plan.blocks(xs.shape[0])
     steps = blocks.cut((xs, signals))
-    left = _sums if keep == "products" else _nothing
-    prepare, advance = _stepping(plan, shared, left)
+    prepare, advance = _stepping(plan, shared, keep == "products")
     return blocks.steps_through(prepare, advance, start, steps, plan.unroll)
 
 
-def _nothing(carry, u, sums, signals):
-    return None
-
-
-def _sums(carry, u, sums, signals):
-    return sums
-
-
-def _derivative(plan, shared):
-    """What ``left`` may be as well: the numbers of a step's derivative, or else its sums."""
-
-    def numbers_or_sums(carry, u, sums, signals):
-        at = carry, u, sums, signals
-        return find_numbers(plan.step, shared.weights, shared.fixed, *at) or sums
-
-    return numbers_or_sums
-
-
-def _stepping(plan, shared, left):
+def _stepping(plan, shared, with_sums):
     """A block's steps: what is prepared for all at once, and how one is taken.
 
-    With every new carry goes what ``left`` makes of the step.
+    Every new carry is returned together with the step's recurrent sums, or None.
     """
+
+    def project(x):
+        product = Multiplier(plan.arithmetic, shared.stacks)
+        return plan.step.cell.project(product, x, shared.weights)
 
     def prepare(block):
         x, signals = block
-        project = Multiplier(plan.arithmetic, shared.stacks)
-        return plan.step.cell.project(project, x, shared.weights), signals
+        return (project(x) if plan.hoist else x), signals
 
     def advance(carry, at):
         u, signals = at
+        u = u if plan.hoist else project(u)
         recur = Multiplier(plan.arithmetic, shared.stacks)
         new = plan.step(recur, carry, u, signals, shared.fixed, shared.weights)
-        return new, (new, left(carry, u, recur.results, signals))
+        return new, (new, recur.results if with_sums else None)
 
     return prepare, advance
 
@@ -145,13 +132,13 @@ def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
         is_leaf=lambda a: hasattr(a, "perturbed"),
     )
     shared = _Shared(stacks, weights, fixed)
-    final, entries, (history, known) = _forward(plan, plan.keep, shared, start, xs, signals)
+    final, entries, (history, sums) = _forward(plan, plan.keep, shared, start, xs, signals)
     kept = None if plan.keep == "blocks" else history
-    return (final, history), (shared, xs, signals, entries, kept, known)
+    return (final, history), (shared, xs, signals, entries, kept, sums)
 
 
 def _fused_backward(plan, residuals, cotangents):
-    shared, xs, signals, entries, kept, known = residuals
+    shared, xs, signals, entries, kept, sums = residuals
     d_final, d_history = cotangents
     like = _first_entry(entries)
     d_final = tuple(_dense(d, x) for d, x in zip(d_final, like, strict=True))
@@ -163,67 +150,60 @@ def _fused_backward(plan, residuals, cotangents):
     transposed = {group: transpose_stack(stack) for group, stack in shared.stacks.items()}
 
     def visit(state, block):
-        d, sums = state
-        (x, sig), entry, (d_hist, history, known) = block
+        d, gradients = state
+        (x, sig), entry, (d_hist, history, sums) = block
         if plan.keep == "blocks":
-            prepare, advance = _stepping(plan, shared, _derivative(plan, shared))
+            prepare, advance = _stepping(plan, shared, True)
             over = functools.partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
-            _, (history, known) = over(advance, entry, prepare((x, sig)))
+            _, (history, sums) = over(advance, entry, prepare((x, sig)))
         before = jax.tree.map(lambda a, b: shift(a, b, plan.reverse), entry, history)
-        d, grads, dx = _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, sig)
-        return (d, jax.tree.map(jnp.add, sums, grads)), dx
+        d, own, dx = _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, sig)
+        return (d, jax.tree.map(jnp.add, gradients, own)), dx
 
-    pair = zip_pairs(blocks.cut((xs, signals)), entries, blocks.cut((d_history, kept, known)))
+    pair = zip_pairs(blocks.cut((xs, signals)), entries, blocks.cut((d_history, kept, sums)))
     zeros = jax.tree.map(jnp.zeros_like, shared)
-    (d_start, sums), dxs = blocks.scan(visit, (d_final, zeros), pair)
-    return (*sums, d_start, blocks.join(dxs), None)
+    (d_start, gradients), dxs = blocks.scan(visit, (d_final, zeros), pair)
+    return (*gradients, d_start, blocks.join(dxs), None)
 
 
-def _block_gradient(plan, shared, transposed, d, d_hist, before, known, x, signals):
+def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signals):
     """The cotangents of one block: of its first carry, of what is shared, and of its inputs.
 
     ``d`` is the cotangent of the last carry, ``d_hist`` of the carry after every step, ``before``
-    the carry before every step, and ``known`` what is known of every step: the numbers of its
-    derivative, its recurrent sums, or nothing.
+    the carry before every step, and ``sums`` the recurrent sums of every step, or None.
     """
     step, arithmetic, cell = plan.step, plan.arithmetic, plan.step.cell
     stacks, weights, fixed = shared
-    reader = (Multiplier if known is None else Separate)(arithmetic, stacks)
+    reader = (Multiplier if sums is None else Separate)(arithmetic, stacks)
     u = cell.project(reader, x, weights)
 
-    if known is None:
+    if sums is None:
 
         def multiply(carry, u, sig):
             recur = Multiplier(arithmetic, stacks)
             step(recur, carry, u, sig, fixed, weights)
             return recur.results
 
-        known = jax.vmap(multiply)(before, u, signals)
+        sums = jax.vmap(multiply)(before, u, signals)
 
-    if not isinstance(known, Numbers):
-        known = jax.vmap(_derivative(plan, shared))(before, u, known, signals)
-
-    options = {"reverse": not plan.reverse, "unroll": plan.unroll}
-    if isinstance(known, Numbers):
-        kernel = transposed[cell.asks[0]]
-        d, sums, (du, d_weights) = by_numbers(
-            arithmetic, kernel, known, d, d_hist, (u, weights), **options
-        )
-        wide, arguments, d_fixed = [sums], [before[known.argument]], fixed
-    else:
-        every_step = (before, u, known, signals)
-        d, wide, arguments, (du, d_fixed, d_weights) = by_residuals(
-            step, arithmetic, transposed, (fixed, weights), every_step, d, d_hist, **options
-        )
+    d, wide, arguments, (du, d_fixed, d_weights) = backward(
+        step,
+        arithmetic,
+        transposed,
+        (fixed, weights),
+        (before, u, sums, signals),
+        d,
+        d_hist,
+        reverse=not plan.reverse,
+        unroll=plan.unroll,
+    )
 
     def read(x, taps, weights):
         return cell.project(Recall(arithmetic, transposed, reader.results, taps), x, weights)
 
     dx, read_wide, d_own = jax.vjp(read, x, Recall.taps(reader.results), weights)[1](du)
     asked = zip((cell.inputs, *cell.asks), (x, *arguments), (*read_wide, *wide), strict=True)
-    d_stacks = {
-        group: arithmetic.kernel_gradient(a, sums, stacks[group]) for group, a, sums in asked
-    }
+    d_stacks = {group: arithmetic.kernel_gradient(a, own, stacks[group]) for group, a, own in asked}
     return d, _Shared(d_stacks, jax.tree.map(jnp.add, d_own, d_weights), d_fixed), dx
 
 

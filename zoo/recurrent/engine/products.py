@@ -1,6 +1,7 @@
 """Products with several kernels at once, made now or remembered."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -37,7 +38,7 @@ def side_by_side(sums: Sequence[jax.Array]) -> jax.Array:
     if not jax.typeof(sums[0]).sharding.mesh.empty:
         return jnp.stack(sums, axis=-2)
     wide = jnp.concatenate(sums, axis=-1)
-    return wide.reshape((*wide.shape[:-1], len(sums), -1))
+    return wide.reshape((*wide.shape[:-1], len(sums), sums[0].shape[-1]))
 
 
 def small_weights(weights: Weights) -> dict[str, dict[str, jax.Array]]:
@@ -179,22 +180,29 @@ class Recall:
         biases = {i: x.astype(known[i].dtype) for i, x in present.items() if x.ndim < known[i].ndim}
         others = {i: add(jnp.zeros_like(known[i]), present[i]) for i in present if i not in biases}
         transposed = self.transposed[tuple(addends)]
+        return _recall(self.arithmetic, transposed, a, known, biases, others, next(self.open))
 
-        @jax.custom_vjp
-        def recall(a, known, biases, others, tap):
-            return known
 
-        def forward(a, known, biases, others, tap):
-            return known, jnp.zeros((), a.dtype)
+# Not a method: the rules outlive a trace, and must not hold what belongs to it.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recall(arithmetic, transposed, a, known, biases, others, tap):
+    return known
 
-        def backward(like_a, sums):
-            wide = side_by_side(sums)
-            back = self.arithmetic.multiply(wide, transposed, axes=2)
-            parts = apart(wide)
-            # All at once: a sum of each by itself is a program of its own to compile.
-            total = jnp.sum(wide, axis=tuple(range(wide.ndim - 2)))
-            d_biases, d_others = {i: total[i] for i in biases}, {i: parts[i] for i in others}
-            return back.astype(like_a.dtype), parts, d_biases, d_others, wide
 
-        recall.defvjp(forward, backward)
-        return recall(a, known, biases, others, next(self.open))
+def _recall_forward(arithmetic, transposed, a, known, biases, others, tap):
+    like_a = jnp.zeros((), a.dtype)
+    return known, (transposed, like_a, dict.fromkeys(biases), dict.fromkeys(others))
+
+
+def _recall_backward(arithmetic, residuals, sums):
+    transposed, like_a, biases, others = residuals
+    wide = side_by_side(sums)
+    back = arithmetic.multiply(wide, transposed, axes=2)
+    parts = apart(wide)
+    # All at once: a sum of each by itself is a program of its own to compile.
+    total = jnp.sum(wide, axis=tuple(range(wide.ndim - 2)))
+    d_biases, d_others = {i: total[i] for i in biases}, {i: parts[i] for i in others}
+    return None, back.astype(like_a.dtype), parts, d_biases, d_others, wide
+
+
+_recall.defvjp(_recall_forward, _recall_backward)

@@ -1,5 +1,6 @@
 """A function cut in two: what is worth writing for later, and what is cheaper to do again."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +31,13 @@ def cut(
       ``early``, of the function's arguments, which returns the list of what to keep: results of
       expensive operations, and arguments; and ``late``, which makes the function's result of it.
     """
-    jaxpr, constants, shapes = jaxprs.trace(function, *example)
+    try:
+        jaxpr, constants, shapes = jaxprs.trace(function, *example)
+    except jaxprs.UnknownProgramError:
+        treedef = jax.tree.structure(jax.eval_shape(function, *example))
+        return lambda *args: jax.tree.leaves(function(*args)), functools.partial(
+            jax.tree.unflatten, treedef
+        )
     treedef = jax.tree.structure(shapes)
     expensive = {
         out for eqn in jaxpr.eqns if eqn.primitive.name not in _CHEAP for out in eqn.outvars
@@ -63,7 +70,13 @@ def remainder(
       What else the loop has to keep, the arrays of ``passing`` that it chooses; and a function of
       ``lasting``, these arrays, and what was kept anyway, which makes the other result.
     """
-    jaxpr, constants, (anyway, other) = jaxprs.trace(function, lasting, passing)
+    try:
+        jaxpr, constants, (anyway, other) = jaxprs.trace(function, lasting, passing)
+    except jaxprs.UnknownProgramError:
+        treedef = jax.tree.structure(passing)
+        return jax.tree.leaves, lambda lasting, chosen, kept: function(
+            lasting, jax.tree.unflatten(treedef, chosen)
+        )[1]
     count = len(jax.tree.leaves(lasting))
     lasts, passes = jaxpr.invars[:count], jaxpr.invars[count:]
     count = len(jax.tree.leaves(anyway))
