@@ -122,10 +122,10 @@ class Engine:
 def _hoists(xs: jax.Array) -> bool:
     """Whether inputs are projected by one product for all steps of a block, or step by step.
 
-    For every number that leaves the loop, eight bytes are written and read. What does not leave it
-    is made of D products on one core, in place of all cores, and of D / batch numbers of the
-    kernel, which every step reads again. The core makes 16 products in the time that it moves one
-    of the eight bytes, and reads two numbers of the kernel from its cache (docs/performance.md).
+    A number that leaves the loop costs eight bytes, written and read. One that stays costs D
+    multiply-adds on one core, in place of all cores, and, since every step reads the kernel again,
+    4 * D / batch bytes from the core's cache. While it moves one of the eight bytes, a core makes
+    about 16 multiply-adds, or reads eight bytes of its cache (docs/performance.md).
     """
     batch = math.prod(xs.shape[1:-1])
     if is_symbolic_dim(xs.shape[-1]) or is_symbolic_dim(batch):
