@@ -1,5 +1,6 @@
 """Where cells lifted over time are known to go wrong: every function shows that ours do not."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -141,3 +142,85 @@ def test_init_takes_no_step(gru):
     assert not used
     layer.apply(gru.init(jax.random.key(0), None, XS), None, XS)
     assert used
+
+
+LIFTED = {
+    "gru": lambda: registry.build("scan_gru", features=H),
+    "lstm": lambda: registry.build("scan_lstm", features=H, implementation="scan"),
+    "scanned": lambda: scanned(nn.GRUCell)(features=H),
+    "stack": lambda: registry.build("stack", layer="scan_gru", features=H, num_layers=3),
+    "bidirectional": lambda: registry.build("bidirectional", layer="scan_gru", features=H),
+}
+CONDITIONS = (
+    jnp.array([5, 0, 3]),
+    jnp.ones((T, B), bool).at[1].set(False),
+    jnp.zeros((T, B), bool).at[3].set(True),
+)
+NAMES = ("seq_lengths", "mask", "resets")
+
+
+def options_of(layer):
+    return {
+        f.name: getattr(layer, f.name)
+        for f in dataclasses.fields(layer)
+        if f.init and f.name not in ("parent", "name")
+    }
+
+
+def ensemble_of(layer, given):
+    lifted = nn.vmap(
+        type(layer),
+        in_axes=(None,) * (2 + given),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        axis_size=2,
+    )
+    return lifted(**options_of(layer))
+
+
+@pytest.mark.parametrize("name", LIFTED)
+def test_an_ensemble_takes_conditions_by_position(name):
+    layer = LIFTED[name]()
+    ensemble = ensemble_of(layer, 3)
+    variables = ensemble.init(jax.random.key(0), None, XS, *CONDITIONS)
+    got = ensemble.apply(variables, None, XS, *CONDITIONS)
+    for k in range(2):
+        own = jax.tree.map(lambda x, k=k: x[k], variables)
+        wanted = layer.apply(own, None, XS, **dict(zip(NAMES, CONDITIONS, strict=True)))
+        assert_close(jax.tree.map(lambda x, k=k: x[k], got), wanted, 1e-6)
+
+
+@pytest.mark.parametrize("condition", [*NAMES, "deterministic"])
+@pytest.mark.parametrize("name", LIFTED)
+def test_an_ensemble_refuses_what_would_be_dropped(name, condition):
+    ensemble = ensemble_of(LIFTED[name](), 0)
+    value = dict(zip(NAMES, CONDITIONS, strict=True)).get(condition, True)
+    with pytest.raises(TypeError, match=f"by position, got the keywords {condition}, which nn"):
+        ensemble.init(jax.random.key(0), None, XS, **{condition: value})
+
+
+@pytest.mark.parametrize("lift", [nn.remat, nn.jit], ids=["remat", "jit"])
+@pytest.mark.parametrize("name", LIFTED)
+def test_what_keeps_keywords_keeps_them(name, lift):
+    layer = LIFTED[name]()
+    lifted = lift(type(layer))(**options_of(layer))
+    variables = variables_of(layer, XS)
+    wanted = layer.apply(variables, None, XS, **dict(zip(NAMES, CONDITIONS, strict=True)))
+    assert_close(lifted.apply(variables, None, XS, *CONDITIONS), wanted, 1e-6)
+    keywords = dict(zip(NAMES, CONDITIONS, strict=True))
+    assert_close(lifted.apply(variables, None, XS, **keywords), wanted, 1e-6)
+
+
+@pytest.mark.parametrize("lift", [nn.remat, nn.jit], ids=["remat", "jit"])
+def test_dropout_under_lifting_wants_a_static_flag(lift):
+    options, rngs = {"features": H, "dropout_rate": 0.5}, {"dropout": jax.random.key(1)}
+    layer = registry.build("scan_gru", **options)
+    variables = variables_of(layer, XS)
+    args = variables, None, XS, None, None, None
+    static = lift(type(layer), static_argnums=(6,))(**options)
+    _, dropped = static.apply(*args, False, rngs=rngs)
+    assert not jnp.allclose(dropped, layer.apply(*args)[1])
+    if lift is nn.remat:  # nn.jit draws from keys of its own
+        assert_close(dropped, layer.apply(*args, False, rngs=rngs)[1], 1e-6)
+    with pytest.raises(TypeError, match=r"deterministic: .*static_argnums"):
+        lift(type(layer))(**options).apply(*args, False, rngs=rngs)

@@ -315,6 +315,23 @@ def conditions(
     return seq_lengths, mask, steps("resets", resets, steps_shape, bool, what)
 
 
+def deterministic(value: Any) -> bool:
+    """Requires a bool that is known while tracing, and returns it.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if unstable.is_traced(value) and isinstance(value, jax.Array):
+        raise TypeError(
+            "deterministic: expected a Python bool, got a traced array. Likely cause: nn.remat, "
+            "nn.jit or jax.jit traces every argument. Cure: make it static; for a lifted layer, "
+            "give it by position and build with nn.remat(Layer, static_argnums=(6,))."
+        )
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"deterministic: expected a bool, got {value!r}.")
+    return bool(value)
+
+
 def lengths_in_range(seq_lengths: jax.Array | None, total: int) -> None:
     """Requires concrete lengths to lie in [0, T]; traced ones are clamped by whoever uses them.
 

@@ -1,6 +1,9 @@
 """The contract that every layer of the zoo keeps."""
 
+import functools
+import inspect
 import itertools
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -39,7 +42,20 @@ class RecurrentLayer(nn.Module):
     ``output_features`` and ``causal``. Its ``carry_spec`` is marked ``nn.nowrap``: composites ask
     for it where an inner layer is bound to no variables, which ``nn.tabulate`` does not allow for
     other methods.
+
+    Conditions may be given by keyword or by position, in the order ``seq_lengths, mask, resets,
+    deterministic``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by position only,
+    since Flax hands nothing else on (the README shows an ensemble).
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Guards what ``nn.vmap(Layer)`` and its like make of a method; see ``_keeps_keywords``."""
+        super().__init_subclass__(**kwargs)
+        for name in ("__call__", "history", "carries"):
+            own, base = cls.__dict__.get(name), getattr(super(cls, cls), name, None)
+            # Flax lifts a class by making a subclass whose method wraps the one that it inherits.
+            if own is not None and inspect.unwrap(own) is inspect.unwrap(base):
+                setattr(cls, name, _keeps_keywords(own))
 
     def __call__(
         self,
@@ -243,6 +259,28 @@ class RecurrentLayer(nn.Module):
             lines.append(f"  {name:30} {_brief(leaf):24} {count:,}")
         lines.append(f"  {'total':30} {'':24} {total:,}")
         return "\n".join(lines)
+
+
+def _keeps_keywords(lifted: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuses a call of a lifted method whose keyword arguments Flax would drop with a warning."""
+
+    @functools.wraps(lifted)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            return lifted(self, *args)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "kwargs are not supported in", RuntimeWarning)
+            try:
+                return lifted(self, *args, **kwargs)
+            except RuntimeWarning as warning:
+                raise TypeError(
+                    f"{type(self).__name__}: expected conditions by position, got the keywords "
+                    f"{', '.join(kwargs)}, which nn.vmap and nn.scan of Flax drop. Cure: call "
+                    "layer(carry, xs, seq_lengths, mask, resets, deterministic), None for those "
+                    "that are not given, with an entry of in_axes for each."
+                ) from warning
+
+    return call
 
 
 def _without_inputs(declare: Callable[..., Any], rngs: Any, *inputs: Any) -> Any:

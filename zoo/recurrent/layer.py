@@ -201,6 +201,7 @@ class GatedLayer(RecurrentLayer):
         spec = self.carry_spec((*batch, xs.shape[-1]))
         carry = checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
         known = checks.conditions(seq_lengths, mask, resets, batch, xs.shape[:-1], steps)
+        deterministic = checks.deterministic(deterministic)
 
         weights, learned = self._parameters(xs.shape[-1])
         start = None if carry is None else self._leaves(carry)
