@@ -3,6 +3,7 @@
     python -m benchmarks.recurrent                       everything; about 25 minutes on two cores
     python -m benchmarks.recurrent --quick               a look whether all is well, a few minutes
     python -m benchmarks.recurrent --markdown            the tables of the last run again
+    python -m benchmarks.recurrent --from old.json,new.json    two runs side by side
 
 Ours (every implementation), nn.RNN, nnx.RNN, haiku, Keras on JAX and PyTorch, whichever of them is
 installed (pip install -e '.[bench]'), take turns: A B C, B C A, ... Ratios are taken within a round
@@ -23,7 +24,7 @@ from benchmarks.measure import QUANTITIES, Task, measure
 from benchmarks.peers import LIBRARIES
 from benchmarks.plot import plot
 from benchmarks.progress import Progress
-from benchmarks.report import markdown
+from benchmarks.report import comparison, markdown
 from benchmarks.results import Report, Result
 
 SIZES = (
@@ -146,8 +147,11 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(options.out)
     path = out / "recurrent.json"
     if options.markdown or options["from"].value:
-        path = Path(options["from"].value or path)
-        publish(_loaded(path), path.parent)
+        paths = [Path(name) for name in options["from"].value or [path]]
+        if len(paths) == 1:
+            publish(_loaded(paths[0]), paths[0].parent)
+        else:
+            print(comparison([_loaded(path) for path in paths]))
         return 0
 
     import jax
@@ -194,8 +198,11 @@ def define_flags() -> None:
     flags.DEFINE_boolean(
         "markdown", False, "Measure nothing: print the tables of a JSON, and draw its picture."
     )
-    flags.DEFINE_string(
-        "from", None, "The JSON for --markdown, which it implies; that in --out by default."
+    flags.DEFINE_list(
+        "from",
+        None,
+        "The JSON for --markdown, which it implies; that in --out by default. Of several, from "
+        "other versions or processors, the summaries are printed side by side.",
     )
 
 

@@ -47,6 +47,45 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def comparison(reports: Sequence[Report]) -> str:
+    """Sums up several reports side by side: what each of them found over all cells and sizes.
+
+    Args:
+      reports: of other versions, or other processors, which head their columns.
+
+    Returns:
+      What each report is from, and a table per dtype.
+    """
+    labels = [_label(report) for report in reports]
+    parts = [
+        f"- {label}: {_software(report)}" for label, report in zip(labels, reports, strict=True)
+    ]
+    parts = ["\n".join(parts)]
+    for dtype in dict.fromkeys(r.case.dtype for report in reports for r in report.results):
+        columns = [{row[0]: row[-2:] for row in summary(report, dtype)} for report in reports]
+        head = ["peer / ours"]
+        for label in labels:
+            head += [f"{label}: geometric mean", f"{label}: minimum"]
+        rows = [
+            [what, *(text for own in columns for text in own.get(what, ("–", "–")))]
+            for what in dict.fromkeys(what for own in columns for what in own)
+        ]
+        parts += [f"### All reports, {dtype}", _table(head, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _label(report: Report) -> str:
+    machine = report.machine
+    device = machine["cpu"] if machine["backend"] == "cpu" else machine["device"]
+    return f"jax {machine['versions']['jax']} on {device}"
+
+
+def _software(report: Report) -> str:
+    machine = report.machine
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if v is not None)
+    return f"Python {machine['python']}, {versions}; revision {machine['revision']}"
+
+
 def summary(report: Report, dtype: str) -> list[list[str]]:
     """Sums up the comparison over sizes.
 
@@ -117,11 +156,10 @@ def _tables(report: Report, dtype: str) -> list[str]:
 
 def _machine(report: Report) -> str:
     machine = report.machine
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if v is not None)
     lines = [
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB; "
         f"JAX on {machine['backend']} ({machine['device']}); {machine['system']}",
-        f"- Software: Python {machine['python']}, {versions}; revision {machine['revision']}",
+        f"- Software: {_software(report)}",
         f"- Date: {machine['date']}; programs waiting per core at the start: {machine['load']}",
         f"- Command: `{report.command}`",
     ]

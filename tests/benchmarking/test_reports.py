@@ -84,6 +84,19 @@ def test_summary_over_both_cells():
     assert row[-2:] == [f"{4 ** (1 / 3):.2f}", f"0.50 (GRU {SMALL})"]
 
 
+def test_reports_of_two_versions_side_by_side():
+    other = example()
+    versions = {**MACHINE["versions"], "jax": "99.0"}
+    other.machine = {**MACHINE, "versions": versions, "cpu": "Another processor"}
+    other.results[:] = other.results[1:2]
+    text = report.comparison([example(), other])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    mean = f"{8**0.5:.2f}"
+    assert ["gradient, nn.RNN", mean, f"2.00 ({SMALL})", "4.00", f"4.00 ({LARGE})"] in rows
+    assert "jax 99.0 on Another processor: minimum" in text
+    assert "jax 99.0 on Another processor: Python" in text
+
+
 def test_tables():
     text = report.markdown(example())
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]

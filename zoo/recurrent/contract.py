@@ -44,8 +44,8 @@ class RecurrentLayer(nn.Module):
     other methods.
 
     Conditions may be given by keyword or by position, in the order ``seq_lengths, mask, resets,
-    deterministic``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by position only,
-    since Flax hands nothing else on (the README shows an ensemble).
+    deterministic``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by position
+    only, since Flax hands nothing else on (the README shows an ensemble).
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

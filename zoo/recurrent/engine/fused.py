@@ -115,11 +115,25 @@ def _stepping(plan, shared, with_sums):
     def advance(carry, at):
         u, signals = at
         u = u if plan.hoist else project(u)
-        recur = Multiplier(plan.arithmetic, shared.stacks)
-        new = plan.step(recur, carry, u, signals, shared.fixed, shared.weights)
-        return new, (new, recur.results if with_sums else None)
+        new, sums = _step(plan, shared, carry, u, signals)
+        return new, (new, sums if with_sums else None)
 
     return prepare, advance
+
+
+def _step(plan, shared, carry, u, signals):
+    """A step and its recurrent sums, as they are where the step is differentiated.
+
+    The derivative of a gradient is that of what a gradient computes: where an activation has a rule
+    for the backward pass, of the values that go with the rule, and not again the rule.
+    """
+
+    def values(carry, u):
+        recur = Multiplier(plan.arithmetic, shared.stacks)
+        new = plan.step(recur, carry, u, signals, shared.fixed, shared.weights)
+        return new, recur.results
+
+    return jax.vjp(values, carry, u)[0]
 
 
 def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
@@ -178,13 +192,7 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signal
     u = cell.project(reader, x, weights)
 
     if sums is None:
-
-        def multiply(carry, u, sig):
-            recur = Multiplier(arithmetic, stacks)
-            step(recur, carry, u, sig, fixed, weights)
-            return recur.results
-
-        sums = jax.vmap(multiply)(before, u, signals)
+        _, sums = jax.vmap(functools.partial(_step, plan, shared))(before, u, signals)
 
     d, wide, arguments, (du, d_fixed, d_weights) = backward(
         step,

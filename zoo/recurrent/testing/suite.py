@@ -7,6 +7,7 @@ import jax
 
 from zoo.recurrent.contract import RecurrentLayer
 from zoo.recurrent.testing import (
+    activations,
     calls,
     carries,
     conditions,
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     carries.check_learned_carry,
     options.check_reverse,
     options.check_implementations,
+    activations.check_activations,
     options.check_deterministic,
     options.check_dropouts,
     conditions.check_seq_lengths,

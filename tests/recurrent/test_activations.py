@@ -1,0 +1,56 @@
+"""Derivatives of the fused engine, whatever the activation does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo.recurrent.testing.activations import RULES, SMOOTH, derivatives
+
+from .layers import LEAVES, assert_close, some, variables_of
+
+T, B, D = 5, 3, 2
+ALL = SMOOTH | RULES
+
+
+def pairs():
+    """Every layer with every activation; every day, one layer with each and each layer with one."""
+    for i, name in enumerate(LEAVES):
+        for j, activation in enumerate(ALL):
+            quick = name == "gru" or i == j
+            marks = [] if quick else [pytest.mark.slow]
+            yield pytest.param(name, activation, id=f"{name}-{activation}", marks=marks)
+
+
+def built(name, activation, implementation):
+    return LEAVES[name].build(
+        implementation=implementation,
+        activation_fn=ALL[activation],
+        param_dtype=jnp.float64,
+        carry_dtype=jnp.float64,
+    )
+
+
+@pytest.mark.parametrize(("name", "activation"), list(pairs()))
+def test_first_and_second_derivatives(name, activation):
+    with jax.enable_x64(True):
+        xs = some((T, B, D), 2, jnp.float64)
+        layers = [built(name, activation, each) for each in ("scan", "fused")]
+        variables = variables_of(layers[0], xs)
+        expected, got = (derivatives(layer, variables, xs) for layer in layers)
+        assert_close(got, expected, 1e-10)
+
+
+@pytest.mark.parametrize("activation", SMOOTH)
+def test_finite_differences(activation):
+    with jax.enable_x64(True):
+        xs = some((T, B, D), 2, jnp.float64)
+        layer = built("gru", activation, "fused")
+        variables = variables_of(layer, xs)
+        direction = some(xs.shape, 5, jnp.float64)
+
+        def loss(size):
+            return jnp.sum(jnp.sin(layer.apply(variables, None, xs + size * direction)[1]))
+
+        slope = (loss(1e-6) - loss(-1e-6)) / 2e-6
+        np.testing.assert_allclose(jax.jit(jax.grad(loss))(0.0), slope, rtol=1e-6)
