@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from zoo.recurrent.convert.errors import ConversionError
+from zoo.recurrent.convert.onnx_scopes import Found, Scope, find_nodes, inlined, is_standard
+from zoo.recurrent.convert.onnx_values import Constants, Missing
 from zoo.recurrent.convert.source import as_numpy
 
 _INPUTS = {
@@ -24,18 +26,21 @@ class Node:
     """One recurrent node.
 
     Attributes:
-        name: of the node; its first output where it has no name.
+        name: of the node; its first output where it has no name. In bodies of If, Loop and Scan
+            it begins with the node and the attribute; where two are the same it ends in the output.
         op_type: "GRU", "LSTM" or "RNN".
         attributes: name → Python value.
         inputs: name in the operator's definition → array, constant inputs only.
-        computed: the names of the other inputs, which depend on the inputs of the graph.
+        given: the names of inputs that are inputs of the graph, or parts of them.
+        unknown: the name of every other input → why it has no value.
     """
 
     name: str
     op_type: str
     attributes: Mapping[str, Any]
     inputs: Mapping[str, np.ndarray]
-    computed: Sequence[str] = ()
+    given: Sequence[str] = ()
+    unknown: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_nodes(source: Any, names: str | Sequence[str] | None) -> list[Node]:
@@ -61,8 +66,7 @@ def read_nodes(source: Any, names: str | Sequence[str] | None) -> list[Node]:
             "from_onnx: expected the path of an ONNX file, an onnx.ModelProto or nodes as "
             f"mappings; got a {type(source).__name__}."
         )
-    by_name = {node.name: node for node in found}
-    return [by_name[name] for name in _choose(list(by_name), names)]
+    return [each.node for each in _choose([Found(node.name, (), node) for node in found], names)]
 
 
 def _plain(node: Mapping[str, Any], index: int) -> Node:
@@ -80,29 +84,60 @@ def _plain(node: Mapping[str, Any], index: int) -> Node:
     return Node(node.get("name", str(index)), op_type, node.get("attributes", {}), inputs)
 
 
-def _choose(found: Sequence[str], names: str | Sequence[str] | None) -> list[str]:
+def _choose(
+    found: Sequence[Found], names: str | Sequence[str] | None, others: Sequence[str] = ()
+) -> list[Found]:
+    labels = [each.label for each in found]
     if names is None:
         if len(found) != 1:
             raise ConversionError(
-                f"ONNX graph: expected one GRU, LSTM or RNN node; found {list(found) or 'none'}. "
+                f"ONNX graph: expected one GRU, LSTM or RNN node; found {labels or 'none'}. "
                 + ("Name one, or several that form a stack, with `nodes`." if found else "")
+                + (_others(others) if not found else "")
             )
         return list(found)
     chosen = [names] if isinstance(names, str) else list(names)
-    missing = [name for name in chosen if name not in found]
-    if missing or not chosen:
+    picked = []
+    for name in chosen:
+        fitting = [each for each in found if each.label == name]
+        fitting = fitting or [each for each in found if name in each.aliases]
+        if len(fitting) > 1:
+            raise ConversionError(
+                f"ONNX graph: {len(fitting)} nodes are called {name!r}; expected one. The "
+                f"recurrent nodes are {labels}."
+                + (" Give each a name of its own." if labels.count(name) > 1 else "")
+            )
+        picked += fitting
+    if len(picked) != len(chosen) or not chosen:
         raise ConversionError(
-            f"ONNX graph: expected nodes {chosen}; the recurrent nodes are {list(found)}."
+            f"ONNX graph: expected nodes {chosen}; the recurrent nodes are {labels}."
+            + (_others(others) if not found else "")
         )
-    return chosen
+    return picked
+
+
+def _others(others: Sequence[str]) -> str:
+    if not others:
+        return ""
+    return (
+        f" There are operators of other domains, {sorted(set(others))}, which have no exact "
+        "mapping. Convert the model from before it was quantised or optimised for one runtime."
+    )
 
 
 def _from_graph(source: Any, names: str | Sequence[str] | None) -> list[Node]:
     model = _load(source) if isinstance(source, str | os.PathLike) else source
-    recurrent = {
-        node.name or node.output[0]: node for node in model.graph.node if node.op_type in _INPUTS
-    }
-    return [_read(model, name, recurrent[name]) for name in _choose(list(recurrent), names)]
+    model, renamed = inlined(model)
+    root = Scope(model.graph)
+    others = [
+        f"{node.domain}::{node.op_type}"
+        for scope in root.walk()
+        for node in scope.nodes
+        if not is_standard(node) and any(op in node.op_type.upper() for op in _INPUTS)
+    ]
+    chosen = _choose(find_nodes(root, _INPUTS, renamed), names, others)
+    constants = Constants(model, root)
+    return [_read(constants, each) for each in chosen]
 
 
 def _load(path: str | os.PathLike[str]) -> Any:
@@ -118,53 +153,29 @@ def _load(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-def _read(model: Any, name: str, node: Any) -> Node:
+def _read(constants: Constants, found: Found) -> Node:
     from onnx import helper
 
+    node = found.node
     attributes = {a.name: _text(helper.get_attribute_value(a)) for a in node.attribute}
     inputs: dict[str, np.ndarray] = {}
-    computed = []
+    given, unknown = [], {}
     for key, tensor in zip(_INPUTS[node.op_type], node.input, strict=False):
         if not tensor or key in _AT_CALL:
             continue
-        array = _constant(model, tensor)
-        if array is not None:
-            inputs[key] = array
+        value = constants.find(found.scope, tensor)
+        if not isinstance(value, Missing):
+            inputs[key] = value
         elif key in ("W", "R", "B"):
             raise ConversionError(
-                f"ONNX {node.op_type} {name!r}: the weight {key} (tensor {tensor!r}) depends on "
-                "the inputs of the graph; expected a constant."
+                f"ONNX {node.op_type} {found.label!r}: expected a constant as the weight {key}; "
+                f"the weight {key} (tensor {tensor!r}) {value.reason}."
             )
+        elif value.given:
+            given.append(key)
         else:
-            computed.append(key)
-    return Node(name, node.op_type, attributes, inputs, tuple(computed))
-
-
-def _constant(model: Any, tensor: str) -> np.ndarray | None:
-    """Returns the value of a tensor that depends on no input of the graph, else None."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    stored = {each.name: each for each in model.graph.initializer}
-    if tensor in stored:
-        return onnx.numpy_helper.to_array(stored[tensor])
-    nodes = model.graph.node
-    makers = {output: index for index, node in enumerate(nodes) for output in node.output}
-    needed, used, wanted = set(), {}, [tensor]
-    while wanted:
-        name = wanted.pop()
-        if name in stored:
-            used[name] = stored[name]
-        elif name not in makers:
-            return None
-        elif makers[name] not in needed:
-            needed.add(makers[name])
-            wanted += [each for each in nodes[makers[name]].input if each]
-    order = [nodes[index] for index in sorted(needed)]
-    result = onnx.helper.make_empty_tensor_value_info(tensor)
-    graph = onnx.helper.make_graph(order, "constant", [], [result], list(used.values()))
-    part = onnx.helper.make_model(graph, opset_imports=model.opset_import)
-    return np.asarray(ReferenceEvaluator(part).run(None, {})[0])
+            unknown[key] = f"(tensor {tensor!r}) {value.reason}"
+    return Node(found.label, node.op_type, attributes, inputs, given, unknown)
 
 
 def _text(value: Any) -> Any:

@@ -33,24 +33,28 @@ def from_onnx(
     gate changed. `layout=1` becomes `time_axis=1`. The layer returns (T, B, directions · H) where
     ONNX returns (T, directions, B, H). `sequence_lens` is `seq_lengths` of the layer's call.
 
-    Weights may be initialisers or be computed from them. A constant initial state that is not zero
-    becomes the layer's learned carry; one that comes from the inputs of the graph is the `carry`
-    of the call, see `carry_from_onnx`.
+    Weights may be initialisers or be computed from them, dequantised for example. Nodes may lie in
+    bodies of If, Loop and Scan, and in local functions. A constant initial state that is not zero
+    becomes the layer's learned carry, if it is repeated for an open batch as well; one that is an
+    input of the graph, or a part of one, is the `carry` of the call, see `carry_from_onnx`.
 
     Args:
         source: the path of a file, an `onnx.ModelProto`, or nodes as plain data, for which onnx is
             not needed: a mapping (or a list of them) with "op_type", "attributes" and "inputs",
             input name ("W", "R", "B", "initial_h", ...) → array.
         nodes: the name of the node, or the names of several nodes, the lowest first, which become a
-            stack. Not needed where the file has one such node.
-        initial_state: False to leave constant initial states out; `initial_carry_from_onnx`
-            returns them.
+            stack. Not needed where the file has one such node. A node without a name has that of
+            its first output; one in a body is "if_node/then_branch/name"; where names are the
+            same, "name:output". Without `nodes`, the error lists them.
+        initial_state: False to leave initial states out; `initial_carry_from_onnx` returns the
+            constant ones.
 
     Returns:
         The config that `registry.build` takes, and the variables `{"params": ...}` of that layer.
 
     Raises:
-        ConversionError: no such node, weights that are no constants or have another shape, or
+        ConversionError: no such node, or several of this name; weights that are no constants or
+            have another shape; an initial state that the graph computes from its inputs; or
             something that no layer here does: `clip`, `input_forget`, peepholes, activations that
             JAX does not have.
 
@@ -99,9 +103,9 @@ def initial_carry_from_onnx(source: Any, nodes: str | Sequence[str] | None = Non
     """
     chosen = read_nodes(source, nodes)
     config, _ = from_onnx(source, nodes, initial_state=False)
+    states = [_initial_states(node) for node in chosen]
     if not any(key in node.inputs for node in chosen for key in _STATES):
         return None
-    states = [_initial_states(node) for node in chosen]
     batch = max(np.shape(state.h)[0] for layer in states for state in layer)
     states = [
         [
@@ -242,7 +246,7 @@ def _refuse_variants(node: Node, where: str) -> None:
             "Train with uncoupled gates.",
         )
     peepholes = node.inputs.get("P")
-    if "P" in node.computed or (peepholes is not None and np.any(peepholes)):
+    if "P" in (*node.given, *node.unknown) or (peepholes is not None and np.any(peepholes)):
         raise refuse(
             f"{where} with peepholes (input P)",
             "no gate of scan_lstm sees c.",
@@ -292,6 +296,12 @@ def _functions(node: Node, where: str, sides: int) -> list[tuple[str, dict[str, 
 
 def _initial_states(node: Node) -> list[carries.State]:
     """Returns the constant initial state of each direction, (B, H); zeros where there is none."""
+    for key, reason in node.unknown.items():
+        raise ConversionError(
+            f"ONNX {node.op_type} {node.name!r}: expected {key} to be a constant or an input of "
+            f"the graph; {key} {reason}. To convert the weights alone, give initial_state=False, "
+            "and hand the layer its carry in the call."
+        )
     recurrent = node.inputs["R"]
     sides, features = recurrent.shape[0], recurrent.shape[2]
     layout = node.attributes.get("layout", 0)
@@ -317,6 +327,14 @@ def _with_initial(layers: Layers, nodes: Sequence[Node]) -> Layers:
     states = [_initial_states(node) for node in nodes]
     if not any(np.any(a) for layer in states for state in layer for a in state if a is not None):
         return layers
+    given = [f"{key} of {node.name!r}" for node in nodes for key in node.given]
+    if given:
+        raise refuse(
+            f"a constant initial state beside {' and '.join(given)}, from the inputs of the graph,",
+            "a layer has all of its carry from the call, or learned all of it.",
+            "Convert with initial_state=False; initial_carry_from_onnx returns the constant "
+            "part, with zeros elsewhere.",
+        )
     for node, layer in zip(nodes, states, strict=True):
         for state in layer:
             if any(np.any(a != a[:1]) for a in state if a is not None):
