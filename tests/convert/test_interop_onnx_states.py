@@ -101,9 +101,27 @@ def test_a_state_repeated_for_the_open_batch_is_the_learned_carry(way: str, x_sh
     assert carry.shape == (1, H)
 
 
+def test_shapes_that_an_exporter_happened_to_see() -> None:
+    nodes, stored = REPEATED["of a transposed tensor"]
+    made = model([*nodes, gru(h="h")], ("Y", "xt"), h0=H0, **NUMBERS, **stored)
+    ys = expected(made)
+    seen = value("xt", shape=[5, 7, D])
+    made.graph.output[1].CopyFrom(seen)
+    assert convert.initial_carry_from_onnx(made).shape == (1, H)
+    assert_close(converted(made), ys)
+
+
 UNKNOWN = {
     "through Relu": [node("Relu", "given", "h")],
     "through Add": [node("Add", "given h0", "h")],
+    "through Concat": [
+        node("Concat", "given h0", "two", axis=0),
+        node("Split", "two", "r h", axis=0),
+    ],
+    "'given'.* through Concat": [
+        node("Relu", "given", "g"),
+        node("Concat", "given g", "h", axis=0),
+    ],
     "through GRU": [helper.make_node("GRU", ["X", "W", "R"], ["", "h"], hidden_size=H, name="low")],
     "drawn at random": [node("RandomNormal", "", "h", shape=[1, 2, H])],
     "own::Strange": [helper.make_node("Strange", ["h0"], ["h"], domain="own")],
@@ -135,6 +153,11 @@ def test_a_state_that_is_neither_found_nor_given_is_refused(words: str) -> None:
     "nodes",
     [
         [node("Identity", "given", "h")],
+        [
+            node("Split", "given", "left right", axis=2),
+            node("Identity", "left", "l"),
+            node("Concat", "l right", "h", axis=2),
+        ],
         [node("Transpose", "given", "t", perm=[0, 1, 2]), node("Slice", "t zero side zero", "h")],
         [node("Concat", "given given", "two", axis=0), node("Split", "two", "h rest", axis=0)],
     ],

@@ -268,7 +268,6 @@ def _infer_shapes(model: Any, root: Scope, smallest: int) -> dict[Key, tuple[int
     probe.CopyFrom(model)
     graph = probe.graph
     # What an exporter wrote there can be of the sizes that it happened to see.
-    del graph.value_info[:]
     for each in graph.output:
         each.type.tensor_type.ClearField("shape")
     sizes: dict[Any, int] = {}
