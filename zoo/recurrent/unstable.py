@@ -6,17 +6,24 @@ from typing import Any
 
 INTERFACES: dict[str, str] = {
     "jax.extend.core:Primitive": (
-        "Forward-mode differentiation of the fused engine is refused by an operation of our own, "
-        "in words that name the cure. Without it JAX refuses it in its words."
+        "The fused engine's tangents are an operation of our own, which is run forwards by one "
+        "rule and transposed by another. Without it the engine has reverse mode only, and JAX "
+        "refuses forward mode in its words."
     ),
     "jax.extend.core:Literal": (
         "Constants in a traced program are told from variables. Without it no program is analysed: "
         "a step's derivative is taken as JAX returns it, and initialising parameters runs what it "
         "would have left out."
     ),
-    "jax.interpreters.ad:deflinear2": "The reverse mode of that operation; see Primitive.",
-    "jax.interpreters.batching:primitive_batchers": "``vmap`` of that operation; see Primitive.",
-    "jax.interpreters.mlir:register_lowering": "Compilation of that operation; see Primitive.",
+    "jax.extend.core:unmapped_aval": "The types of that operation under ``vmap``; see Primitive.",
+    "jax.interpreters.ad:primitive_jvps": "The derivative of that operation; see Primitive.",
+    "jax.interpreters.ad:primitive_transposes": "Its reverse mode; see Primitive.",
+    "jax.interpreters.ad:Zero": "Tangents of it that are zero throughout; see Primitive.",
+    "jax.interpreters.ad:instantiate_zeros": "The same as arrays; see Primitive.",
+    "jax.interpreters.ad:is_undefined_primal": "What its reverse mode asks for; see Primitive.",
+    "jax.interpreters.batching:fancy_primitive_batchers": "Its ``vmap``; see Primitive.",
+    "jax.interpreters.mlir:register_lowering": "Its compilation; see Primitive.",
+    "jax.interpreters.mlir:lower_fun": "The same; see Primitive.",
     "jax.core:Tracer": (
         "Arrays whose values are known are told from others: sequence lengths are held against T. "
         "Without it, all are taken as unknown, and lengths are clamped."

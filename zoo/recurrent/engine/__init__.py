@@ -12,7 +12,6 @@ from zoo.recurrent.cells import Carry
 from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
-from zoo.recurrent.engine.forward_mode import reverse_only
 from zoo.recurrent.engine.products import Arithmetic, Single, small_weights, stack_kernels
 from zoo.recurrent.step import Step
 
@@ -93,10 +92,8 @@ class Engine:
         hoist = _hoists(xs)
         plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
         stacks = stack_kernels(step.cell, weights)
-        stacks, small, fixed, start, xs = reverse_only(
-            (stacks, small_weights(weights), dict(fixed), start, xs)
-        )
-        return _fused.fused(plan, stacks, small, fixed, start, xs, dict(signals))
+        small = small_weights(weights)
+        return _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
 
     def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
         """What the backward pass keeps, and the steps per block, as measured on CPU.

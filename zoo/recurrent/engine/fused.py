@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cells import Carry
+from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine.backward import backward
 from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
 from zoo.recurrent.engine.products import (
@@ -59,7 +60,6 @@ class Plan:
         return Blocks(steps, self.length, self.reverse)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def fused(
     plan: Plan, stacks: Tree, weights: Tree, fixed: Tree, start: Carry, xs: jax.Array, signals: Tree
 ) -> tuple[Carry, Carry]:
@@ -77,6 +77,11 @@ def fused(
     Returns:
       The last carry, and the carry after every step: arrays (T, *batch, width).
     """
+    run = _both_ways if forward_mode.available() else _reverse_only
+    return run(plan, stacks, weights, fixed, start, xs, signals)
+
+
+def _plain(plan, stacks, weights, fixed, start, xs, signals):
     shared = _Shared(stacks, weights, fixed)
     final, _, (history, _) = _forward(plan, "carries", shared, start, xs, signals)
     return final, history
@@ -137,14 +142,9 @@ def _step(plan, shared, carry, u, signals):
 
 
 def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
-    # Which inputs are differentiated is known here, but must not shape the residuals: JAX traces
-    # this rule anew for other inputs and keeps one structure of residuals for all. What nobody asks
-    # for is dead code in the compiled program instead.
-    stacks, weights, fixed, start, xs, signals = jax.tree.map(
-        lambda a: a.value,
-        (stacks, weights, fixed, start, xs, signals),
-        is_leaf=lambda a: hasattr(a, "perturbed"),
-    )
+    # Which inputs are differentiated must not shape the residuals: JAX traces this rule anew for
+    # other inputs and keeps one structure of residuals for all. What nobody asks for is dead code
+    # in the compiled program instead.
     shared = _Shared(stacks, weights, fixed)
     final, entries, (history, sums) = _forward(plan, plan.keep, shared, start, xs, signals)
     kept = None if plan.keep == "blocks" else history
@@ -152,12 +152,14 @@ def _fused_forward(plan, stacks, weights, fixed, start, xs, signals):
 
 
 def _fused_backward(plan, residuals, cotangents):
+    """The cotangents of all arguments; those of results are None where they are zero."""
     shared, xs, signals, entries, kept, sums = residuals
     d_final, d_history = cotangents
     like = _first_entry(entries)
-    d_final = tuple(_dense(d, x) for d, x in zip(d_final, like, strict=True))
     # A history whose cotangent is zero throughout (usually the cell state's) is not added at all.
-    d_history = tuple(None if isinstance(d, SymbolicZero) else d for d in d_history)
+    d_final = tuple(
+        jnp.zeros_like(x) if d is None else d for d, x in zip(d_final, like, strict=True)
+    )
 
     blocks = plan.blocks(xs.shape[0]).backwards()
     # Transposed once: a loop that multiplies by the kernel as it is would do so at every step.
@@ -220,8 +222,62 @@ def _first_entry(pair):
     return rest if whole is None else jax.tree.map(lambda x: x[0], whole)
 
 
-def _dense(d, like):
-    return jnp.zeros_like(like) if isinstance(d, SymbolicZero) else d
+@dataclasses.dataclass(frozen=True)
+class _Derivative:
+    """The derivative of a run, as a map of tangents; see ``forward_mode.Map``."""
+
+    plan: Plan
+
+    def push(self, residuals, tangents):
+        (stacks, weights, fixed), xs, signals, entries, _, _ = residuals
+        arguments = stacks, weights, fixed, self._start(entries), xs, signals
+        given = jax.tree.structure(arguments).flatten_up_to(tangents)
+        where = [i for i, t in enumerate(given) if t is not None]
+        leaves, tree = jax.tree.flatten(arguments)
+
+        def run(chosen):
+            all_leaves = dict(enumerate(leaves)) | dict(zip(where, chosen, strict=True))
+            return _plain(self.plan, *jax.tree.unflatten(tree, all_leaves.values()))
+
+        at, along = [leaves[i] for i in where], [given[i] for i in where]
+        return jax.jvp(run, (at,), (along,))[1]
+
+    def pull(self, residuals, cotangents):
+        *found, _ = _fused_backward(self.plan, residuals, cotangents)
+        signals = residuals[2]
+        return (*found, jax.tree.map(lambda _: None, signals))
+
+    def _start(self, entries):
+        whole, rest = entries
+        if whole is None or (self.plan.reverse and rest is not None):
+            return rest
+        return jax.tree.map(lambda x: x[-1 if self.plan.reverse else 0], whole)
 
 
-fused.defvjp(_fused_forward, _fused_backward, symbolic_zeros=True)
+_both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
+
+
+@functools.partial(_both_ways.defjvp, symbolic_zeros=True)
+def _both_ways_jvp(plan, primals, tangents):
+    out, residuals = _fused_forward(plan, *primals)
+    derivative = _Derivative(plan)
+    return out, forward_mode.linear(derivative, residuals, _without_zeros(tangents), out)
+
+
+_reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
+
+
+def _reverse_only_forward(plan, *arguments):
+    values = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
+    return _fused_forward(plan, *values)
+
+
+def _reverse_only_backward(plan, residuals, cotangents):
+    return _fused_backward(plan, residuals, _without_zeros(cotangents))
+
+
+_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zeros=True)
+
+
+def _without_zeros(tree):
+    return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)
