@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+from flax.core import DenyList
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Convention:
     Attributes:
       params_axis: None where every repetition uses the same parameters, else the axis of each
         parameter along which they are stacked.
-      split_rngs: for each stream of random numbers, whether repetitions draw different ones.
+      split_rngs: for each filter of random streams (a name, a ``DenyList`` of names, True for
+        all), whether repetitions draw different numbers; the first filter that fits decides.
       stacked: collections that every repetition writes anew, stacked along a new first axis.
       carried: collections that every repetition reads and updates.
 
@@ -34,7 +36,7 @@ class Convention:
     """
 
     params_axis: int | None
-    split_rngs: tuple[tuple[str, bool], ...]
+    split_rngs: tuple[tuple[Any, bool], ...]
     stacked: tuple[str, ...] = ("intermediates",)
     carried: tuple[str, ...] = ()
 
@@ -85,12 +87,12 @@ class Convention:
 
 TIME = Convention(
     params_axis=None,
-    split_rngs=(("params", False), ("dropout", True)),
+    split_rngs=(("params", False), (DenyList("params"), True)),
 )
-"""Over time: one set of parameters for all steps, dropout drawn and ``sow`` kept per step."""
+"""Over time: one set of parameters for all steps; random streams split, ``sow`` kept per step."""
 
 DEPTH = Convention(
     params_axis=0,
-    split_rngs=(("params", True), ("dropout", True), ("carry", True)),
+    split_rngs=((True, True),),
 )
 """Over depth: a set of parameters per layer, stacked along axis 0; all random streams split."""
