@@ -203,15 +203,12 @@ def carry(given: Any, expected: Any, *, xs_shape: tuple[int, ...], time_axis: in
             f"carry: expected the structure {_brief(expected)}, got {_brief(given)}. "
             f"Likely cause: {cause} Use layer.initialize_carry, or None."
         )
-    given = jax.tree.map(lambda x: array("carry", x, "a float array"), given)
+    given = jax.tree.map(_carry_leaf, given, expected)
     for path, (got, ref) in _pairs(given, expected):
         where = f"carry{path}"
-        chex.assert_type(
-            got,
-            float,
-            custom_message=f"{where}: expected a floating dtype, got {got.dtype}{list(got.shape)}.",
-            exception_type=DTypeError,
-        )
+        kind, name = _kind(ref)
+        if not jax.dtypes.issubdtype(got.dtype, kind):
+            raise DTypeError(f"{where}: expected {name}, got {got.dtype}{list(got.shape)}.")
         chex.assert_shape(
             got,
             ref.shape,
@@ -222,6 +219,27 @@ def carry(given: Any, expected: Any, *, xs_shape: tuple[int, ...], time_axis: in
             exception_type=ShapeError,
         )
     return given
+
+
+def _carry_leaf(given: Any, expected: Any) -> jax.Array:
+    """Takes numbers for scalars, where they are of the kind that is expected."""
+    if expected.shape == () and isinstance(given, bool | int | float):
+        exact = isinstance(given, int) and jnp.issubdtype(expected.dtype, jnp.number)
+        return jnp.asarray(given, expected.dtype if exact else None)
+    return array("carry", given, f"an array of {_kind(expected)[1]}")
+
+
+def _kind(x: Any) -> tuple[Any, str]:
+    return next((k, name) for k, name in _KINDS.items() if jax.dtypes.issubdtype(x.dtype, k))
+
+
+_KINDS = {
+    jnp.floating: "a floating dtype",
+    jnp.complexfloating: "a complex dtype",
+    jnp.integer: "an integer dtype",
+    jnp.bool_: "a dtype of bools",
+    jax.dtypes.prng_key: "a dtype of random keys",
+}
 
 
 def _carry_cause(

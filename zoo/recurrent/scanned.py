@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions, jaxprs, placement
+from zoo.recurrent import checks, conditions, placement, probe, rows
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
-from zoo.recurrent.step import enter, leave
+from zoo.recurrent.step import enter
 
 _OPTIONS: dict[str, tuple[type, Any]] = {
     "time_axis": (int, 0),
@@ -31,7 +31,17 @@ def scanned(cell_class: type[nn.RNNCellBase]) -> type["ScannedLayer"]:
     ``checkpoint_every`` and ``truncate_every``, as ``GatedLayer`` has them. Parameters are those of
     ``nn.scan`` over the cell, at the same places; whatever else the cell does (dropout, ``sow``)
     follows ``zoo.recurrent.TIME``. Conditions work as for every layer; a cell with several feature
-    axes (``ConvLSTMCell``) has xs (T, *batch, *features) and conditions (T, *batch).
+    axes (``ConvLSTMCell``) has xs (T, *batch, *features) and conditions (T, *batch). Inputs may be
+    whole numbers where the cell refuses others (an ``nn.Embed`` inside).
+
+    The carry, and ys, may be any trees. A leaf of the carry whose shape follows the batch, on
+    whichever axes, is skipped, reset and poisoned row by row. One whose shape does not (a step
+    counter) belongs to all rows: a step is taken in it where any row takes it, and it is reset
+    where every row that takes the step is. Of ys, leaves that begin with the batch axes have rows;
+    others come out (T, ...), and are 0 where no row takes the step. Whole numbers have no NaN: of
+    a poisoned row they stay as they were in the carry, and are 0 in ys. A cell without
+    ``initialize_carry`` needs a carry in every call, and takes no resets; which of its leaves have
+    rows follows from whether they begin with the batch axes.
 
     Args:
       cell_class: a subclass of ``nn.RNNCellBase``.
@@ -42,7 +52,7 @@ def scanned(cell_class: type[nn.RNNCellBase]) -> type["ScannedLayer"]:
     Raises:
       TypeError: it is no such class; or, where the layer is used, the cell has variables besides
         its parameters (``nn.BatchNorm``).
-      ValueError: an option of the cell has the name of an option of the layer.
+      ValueError: an option of the cell has the name of an option, or of a method, of the layer.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax.linen as nn
@@ -59,23 +69,26 @@ def scanned(cell_class: type[nn.RNNCellBase]) -> type["ScannedLayer"]:
             f"scanned: expected a subclass of flax.linen.RNNCellBase, got {cell_class!r}. "
             "Likely cause: an instance; give the class, and its options to the layer."
         )
-    own = [f for f in dataclasses.fields(cell_class) if f.name not in ("parent", "name")]
-    clash = sorted({f.name for f in own} & set(_OPTIONS))
+    own = [f for f in dataclasses.fields(cell_class) if f.name not in ("parent", "name") and f.init]
+    taken = {*_OPTIONS, *(set(dir(ScannedLayer)) - set(dir(nn.RNNCellBase)))}
+    clash = sorted({f.name for f in own} & taken)
     if clash:
         raise ValueError(f"scanned: {cell_class.__name__} has options of the layer's: {clash}.")
     namespace: dict[str, Any] = {
         "__doc__": f"``{cell_class.__name__}`` over time; see ``zoo.recurrent.scanned``.",
         "__module__": cell_class.__module__,
         "__annotations__": {},
-        "cell_class": cell_class,
-        "cell_options": tuple(f.name for f in own),
+        "_scanned_class": cell_class,
+        "_scanned_options": tuple(f.name for f in own),
     }
     for f in own:
         namespace["__annotations__"][f.name] = f.type
         if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING:
             namespace[f.name] = dataclasses.field(
-                default=f.default, default_factory=f.default_factory
+                default=f.default, default_factory=f.default_factory, kw_only=f.kw_only
             )
+        elif f.kw_only:
+            namespace[f.name] = dataclasses.field(kw_only=True)
     for name, (kind, default) in _OPTIONS.items():
         namespace["__annotations__"][name] = kind
         namespace[name] = default
@@ -93,18 +106,50 @@ class ScannedLayer(RecurrentLayer):
 
     def setup(self) -> None:
         """Puts the cell's parameters where the layer is, as ``nn.scan`` of the cell would."""
-        self.cell = self._new_cell()
-        nn.share_scope(self, self.cell)
+        # The name must not be one that a cell gives to a part of its own.
+        self._scanned_cell = self._new_cell(lambda option: option)
+        nn.share_scope(self, self._scanned_cell)
 
     @nn.nowrap
-    def _new_cell(self) -> nn.RNNCellBase:
-        options = {name: getattr(self, name) for name in self.cell_options}
-        return self.cell_class(**options, parent=None)
+    def _new_cell(self, part: Any) -> nn.RNNCellBase:
+        options = {
+            name: jax.tree.map(
+                lambda x: part(x) if _is_module(x) else x, getattr(self, name), is_leaf=_is_module
+            )
+            if _holds_module(getattr(self, name))
+            else getattr(self, name)
+            for name in self._scanned_options
+        }
+        return self._scanned_class(**options, parent=None)
+
+    @property
+    def _unbound(self) -> nn.RNNCellBase:
+        """The cell without its parameters; so are cells that are options of it."""
+        return self._new_cell(lambda option: option.clone(parent=None))
+
+    @property
+    def _feature_axes(self) -> int:
+        try:
+            return self._unbound.num_feature_axes
+        except NotImplementedError as error:
+            raise TypeError(
+                f"scanned: expected {self._scanned_class.__name__}.num_feature_axes, the number of "
+                "the last axes of xs that are features, got none. Cure: num_feature_axes = 1 in "
+                "the class."
+            ) from error
 
     @property
     def output_features(self) -> int:
         """Size of the last axis of ys."""
-        return self.features
+        found = probe.width(self._unbound, self._feature_axes)
+        if found is None:
+            raise TypeError(
+                f"output_features: expected {self._scanned_class.__name__} to return one array, "
+                "whose last axis does not depend on that of the inputs, got something else. "
+                "Likely cause: a cell with several outputs, or without initialize_carry, in a "
+                "stack or in both directions."
+            )
+        return found
 
     @property
     def causal(self) -> bool:
@@ -114,27 +159,33 @@ class ScannedLayer(RecurrentLayer):
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
         """Returns the cell's initial carry; see ``RecurrentLayer``."""
-        cell = self._new_cell()
-
-        def draw(key: jax.Array) -> Carry:
-            return cell.initialize_carry(key, tuple(input_shape))
-
-        if rng is None and _uses_its_argument(draw):
-            for stream in ("carry", "params"):
-                if self.scope is not None and self.has_rng(stream):
-                    return draw(self.make_rng(stream))
-            raise ValueError(
-                "the cell's initial carry is random: expected a key, got none. Pass "
-                'rngs={"carry": key} to apply, a key to initialize_carry, or a carry.'
-            )
-        return draw(jax.random.key(0) if rng is None else rng)
+        if rng is None and probe.is_random(self._unbound, input_shape):
+            streams = () if self.scope is None else ("carry", "params")
+            stream = next(filter(self.has_rng, streams), None)
+            if stream is None:
+                raise ValueError(
+                    "the cell's initial carry is random: expected a key, got none. Pass "
+                    'rngs={"carry": key} to apply, a key to initialize_carry, or a carry.'
+                )
+            rng = self.make_rng(stream)
+        rng = jax.random.key(0) if rng is None else rng
+        variables = {} if self.scope is None else self._scanned_cell.variables
+        try:
+            initial = probe.initial_carry(self._unbound, rng, input_shape, variables)
+        except flax.errors.FlaxError as error:
+            if self.scope is None:
+                raise ValueError(
+                    "the cell's initial carry is made of variables: expected a layer that is bound "
+                    "to them, got one that is not. Cure: layer.apply(variables, rng, shape, "
+                    'method="initialize_carry").'
+                ) from error
+            initial = self._scanned_cell.initialize_carry(rng, tuple(input_shape))
+        return jax.tree.map(jnp.asarray, initial)
 
     @nn.nowrap
     def carry_spec(self, input_shape: tuple[int, ...]) -> Carry:
         """Returns the carry's shapes and dtypes; see ``RecurrentLayer``."""
-        cell = self._new_cell()
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(lambda k: cell.initialize_carry(k, tuple(input_shape)), key)
+        return probe.carry_spec(self._unbound, tuple(input_shape))
 
     def __call__(
         self,
@@ -167,13 +218,58 @@ class ScannedLayer(RecurrentLayer):
 
     def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
         """Takes one step; see ``RecurrentLayer``."""
-        x = checks.inputs(x, time_axis=None, features=None, name="x")
-        spec = self.carry_spec(x.shape)
-        carry = checks.carry(carry, spec, xs_shape=x.shape, time_axis=None)
+        x, spec, carry = self._checked(carry, x, None)
         if carry is None:
             carry = self.initialize_carry(None, x.shape)
-        new, y = self.cell(_cast_like(carry, spec), x)
-        return _cast_like(new, spec), y
+        new, y = self._scanned_cell(rows.like_spec(carry, spec), x)
+        return rows.like_spec(new, spec, self._scanned_cell), y
+
+    @nn.nowrap
+    def _checked(
+        self, carry: Carry | None, xs: jax.Array, axis: int | None
+    ) -> tuple[jax.Array, Carry, Carry | None]:
+        """Checks what a call, or a step, is given; returns xs, the carry's spec, and the carry."""
+        name = "x" if axis is None else "xs"
+        xs = checks.array(name, xs, "an array")
+        floats = jnp.issubdtype(xs.dtype, jnp.floating)
+        if floats and self._feature_axes:
+            checks.inputs(xs, time_axis=axis, features=None, name=name)
+        one_step = xs.shape
+        if axis is not None:
+            at = checks.normal_axis(axis, xs.ndim, feature_axes=self._feature_axes)
+            one_step = xs.shape[:at] + xs.shape[at + 1 :]
+        try:
+            spec = self.carry_spec(one_step)
+        except probe.NoInitialCarryError:
+            if carry is None:
+                raise
+            carry = jax.tree.map(jnp.asarray, carry)
+            spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), carry)
+        if not floats and not probe.wants_whole_numbers(self._unbound, spec, one_step):
+            checks.inputs(xs, time_axis=axis, features=None, name=name)
+        return xs, spec, checks.carry(carry, spec, xs_shape=xs.shape, time_axis=axis)
+
+    @nn.nowrap
+    def _rows(
+        self, spec: Carry, batch: tuple[int, ...], features: tuple[int, ...], needed: bool
+    ) -> rows.Rows:
+        """Finds the carry's batch axes, which conditions need."""
+        other = tuple(size + 1 for size in batch)
+        try:
+            wider = self.carry_spec((*other, *features))
+        except Exception:
+            # The cell has no initial carry, or none for another batch.
+            return rows.leading(spec, batch)
+        found = rows.following(spec, batch, wider, other)
+        if found is None and needed:
+            raise ValueError(
+                f"carry: expected leaves that have the batch axes {batch}, or do not depend on "
+                f"them, where seq_lengths, mask or resets are given, got the shapes "
+                f"{jax.tree.map(jnp.shape, spec)} and, for the batch axes {other}, "
+                f"{jax.tree.map(jnp.shape, wider)}. Likely cause: batch axes were merged with "
+                "others; keep them apart in the carry, and merge them in the step."
+            )
+        return found or rows.leading(spec, batch)
 
     def _run(
         self,
@@ -184,76 +280,81 @@ class ScannedLayer(RecurrentLayer):
         resets: jax.Array | None,
         history: bool = False,
     ) -> tuple[Carry, jax.Array, Carry | None]:
-        features = self.cell.num_feature_axes
-        xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
+        cell, features = self._scanned_cell, self._feature_axes
+        xs, spec, carry = self._checked(carry, xs, self.time_axis)
         axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=features)
         checks.unsharded_time(xs, axis)
-        one_step = xs.shape[:axis] + xs.shape[axis + 1 :]
-        spec = self.carry_spec(one_step)
-        carry = checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
-        batch, steps = one_step[:-features], xs.shape[axis]
+        one_step, steps = xs.shape[:axis] + xs.shape[axis + 1 :], xs.shape[axis]
+        batch = one_step[: len(one_step) - features]
         seq_lengths, mask, resets = checks.conditions(
-            seq_lengths, mask, resets, batch, xs.shape[:-features], steps
+            seq_lengths, mask, resets, batch, xs.shape[: len(batch) + 1], steps
         )
 
         # A random initial carry is not drawn, nor its key asked for, where nothing starts from it.
         wanted = carry is None or resets is not None
-        initial = self.initialize_carry(None, one_step) if wanted else carry
-        start = _cast_like(initial if carry is None else carry, spec)
+        initial = rows.like_spec(self.initialize_carry(None, one_step), spec) if wanted else carry
+        start = rows.like_spec(initial if carry is None else carry, spec)
         if only_declares() and not history:
             x = jax.lax.index_in_dim(xs, 0, axis, keepdims=False) if steps else jnp.zeros(one_step)
-            _, y = self.cell(start, x.astype(xs.dtype))
-            written = {name for name, tree in self.cell.variables.items() if tree}
+            _, y = cell(start, x.astype(xs.dtype))
+            written = {name for name, tree in cell.variables.items() if tree}
             others = sorted(written - {"params", *TIME.stacked})
             if others:
-                raise _other_collections(self.cell, str(others))
-            ys = jnp.expand_dims(y, axis)
-            return start, jnp.broadcast_to(ys, (*y.shape[:axis], steps, *y.shape[axis:])), None
+                raise _other_collections(cell, str(others))
+            return start, rows.repeat(y, batch, steps, axis), None
+        conditional = any(x is not None for x in (seq_lengths, mask, resets))
+        layout = self._rows(spec, batch, one_step[len(batch) :], conditional)
         if steps == 0:
-            y = jax.eval_shape(self.cell.clone(parent=None).init_with_output, *self._one(spec, xs))
-            ys = jnp.zeros((*xs.shape[:-features], *y[0][1].shape[len(batch) :]), y[0][1].dtype)
-            return start, ys, jax.tree.map(lambda x: jnp.expand_dims(x, axis), start)
+            x = jax.ShapeDtypeStruct(one_step, xs.dtype)
+            y = probe.output_spec(self._unbound, spec, x)
+            y = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), y)
+            nothing = jax.tree.map(lambda x: jnp.broadcast_to(x, (0, *x.shape)), start)
+            past = layout.history(start, nothing, axis, self.reverse)
+            return start, rows.repeat(y, batch, steps, axis), past
         xs, mask, resets = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), (xs, mask, resets))
-        initial = placement.like_data(initial, xs, features)
-        start = placement.like_data(start, xs, features)
-        known = conditions.understand(xs, start, seq_lengths, mask, resets, self.reverse, features)
-        xs = conditions.clean(xs, known)
+        initial, start = (layout.place(tree, xs, features) for tree in (initial, start))
         first = start
+        worst = layout.largest(start, xs, features) if resets is not None else None
+        known = conditions.understand(xs, worst, seq_lengths, mask, resets, self.reverse, features)
+        xs = conditions.clean(xs, known)
         if known.poisoned is not None:
-            start = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)), start)
-        signals = {"mask": known.taken, "reset": known.resets}
+            start = layout.finite(start)
+        signals = {"mask": known.taken, "reset": known.resets, **rows.together(known, layout)}
         if self.truncate_every is not None:
             signals["cut"] = conditions.cuts(steps, self.truncate_every, self.reverse)
         signals = {name: x for name, x in signals.items() if x is not None}
         initial, start, xs, signals = placement.align(initial, start, xs, signals)
 
         def advance(cell: nn.RNNCellBase, carry: Carry, at: Any) -> tuple[Carry, Any]:
-            x, signals = at
-            new, y = cell(enter(carry, signals, initial), x)
-            new = leave(carry, placement.settle(_cast_like(new, spec), carry), signals)
+            x, given = at
+            entered = carry
+            if "reset" in given:
+                entered = layout.choose(given["reset"], given.get("all reset"), initial, entered)
+            entered = enter(entered, {name: given[name] for name in given if name == "cut"}, None)
+            new, y = cell(entered, x)
+            new = placement.settle(rows.like_spec(new, spec, cell), carry)
+            if "mask" in given:
+                new = layout.choose(given["mask"], given.get("any taken"), new, carry)
             return new, (y, new if history else None)
 
         try:
             final, (ys, after) = self._scan(advance, start, (xs, signals))
         except flax.errors.ScopeCollectionNotFound as error:
-            raise _other_collections(self.cell, "others") from error
-        final = conditions.poison(final, known.poisoned_carry)
-        ys = jnp.moveaxis(conditions.outputs(ys, known), 0, axis)
+            raise _other_collections(cell, "others") from error
+        final = layout.poison(final, known.poisoned_carry)
+        ys = jax.tree.map(lambda y: rows.outputs(y, known, batch, axis), ys)
         if not history:
             return final, ys, None
-        after = conditions.poison(after, known.poisoned)
-        return final, ys, conditions.with_first(first, after, axis, self.reverse)
+        after = layout.poison(after, known.poisoned, time=1)
+        return final, ys, layout.history(first, after, axis, self.reverse)
 
     def _scan(self, advance: Any, start: Carry, inputs: Any) -> tuple[Carry, Any]:
         options = {"reverse": self.reverse, "unroll": self.unroll}
         if self.checkpoint_every is None:
-            return TIME.lift(advance, **options)(self.cell, start, inputs)
-        return _scan_chunks(self.cell, advance, start, inputs, self.checkpoint_every, options)
-
-    def _one(self, spec: Carry, xs: jax.Array) -> tuple[Any, Any, Any]:
-        axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=self.cell.num_feature_axes)
-        one_step = xs.shape[:axis] + xs.shape[axis + 1 :]
-        return jax.random.key(0), spec, jax.ShapeDtypeStruct(one_step, xs.dtype)
+            return TIME.lift(advance, **options)(self._scanned_cell, start, inputs)
+        return _scan_chunks(
+            self._scanned_cell, advance, start, inputs, self.checkpoint_every, options
+        )
 
 
 def _scan_chunks(
@@ -286,7 +387,7 @@ def _scan_chunks(
     final, out = lifted(cell, start, (jax.tree.map(chunks, inputs), real))
 
     def unchunk(x: jax.Array) -> jax.Array:
-        whole = x.reshape((-1, *x.shape[2:]))
+        whole = x.reshape((count * every, *x.shape[2:]))
         return whole[missing:] if ahead else whole[:steps]
 
     return final, jax.tree.map(unchunk, out)
@@ -301,13 +402,9 @@ def _other_collections(cell: nn.RNNCellBase, others: str) -> TypeError:
     )
 
 
-def _cast_like(carry: Carry, spec: Carry) -> Carry:
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), carry, spec)
+def _is_module(x: Any) -> bool:
+    return isinstance(x, nn.Module)
 
 
-def _uses_its_argument(draw: Any) -> bool:
-    try:
-        jaxpr, _, _ = jaxprs.trace(draw, jax.random.key(0))
-    except jaxprs.UnknownProgramError:
-        return False
-    return bool(jaxprs.behind(jaxpr, jaxpr.outvars)[0])
+def _holds_module(option: Any) -> bool:
+    return any(map(_is_module, jax.tree.leaves(option, is_leaf=_is_module)))
