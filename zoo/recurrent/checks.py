@@ -222,24 +222,16 @@ def carry(given: Any, expected: Any, *, xs_shape: tuple[int, ...], time_axis: in
 
 
 def _carry_leaf(given: Any, expected: Any) -> jax.Array:
-    """Takes numbers for scalars, where they are of the kind that is expected."""
-    if expected.shape == () and isinstance(given, bool | int | float):
-        exact = isinstance(given, int) and jnp.issubdtype(expected.dtype, jnp.number)
-        return jnp.asarray(given, expected.dtype if exact else None)
+    if expected.shape == () and isinstance(given, int | float):
+        whole = isinstance(given, int) and jnp.issubdtype(expected.dtype, jnp.number)
+        return jnp.asarray(given, expected.dtype if whole else None)
     return array("carry", given, f"an array of {_kind(expected)[1]}")
 
 
 def _kind(x: Any) -> tuple[Any, str]:
-    return next((k, name) for k, name in _KINDS.items() if jax.dtypes.issubdtype(x.dtype, k))
-
-
-_KINDS = {
-    jnp.floating: "a floating dtype",
-    jnp.complexfloating: "a complex dtype",
-    jnp.integer: "an integer dtype",
-    jnp.bool_: "a dtype of bools",
-    jax.dtypes.prng_key: "a dtype of random keys",
-}
+    kinds = (jnp.floating, "a floating dtype"), (jnp.integer, "whole numbers"), (jnp.bool_, "bools")
+    others = (jnp.complexfloating, "a complex dtype"), (jax.dtypes.prng_key, "random keys")
+    return next(kind for kind in (*kinds, *others) if jax.dtypes.issubdtype(x.dtype, kind[0]))
 
 
 def _carry_cause(

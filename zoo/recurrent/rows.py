@@ -1,6 +1,7 @@
 """The batch in trees of any shapes: on which axes its rows lie, and what is done row by row."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -121,6 +122,38 @@ class Rows:
         leaves, treedef = jax.tree.flatten(tree)
         rest = [treedef.flatten_up_to(other) for other in others]
         return treedef.unflatten(map(function, self.axes, leaves, *rest))
+
+
+def find(
+    spec: Any, batch: tuple[Any, ...], spec_of: Callable[[tuple[Any, ...]], Any], needed: bool
+) -> Rows:
+    """Finds the batch axes of a carry.
+
+    Args:
+      spec: the carry's tree of ``jax.ShapeDtypeStruct``.
+      batch: sizes of the batch axes.
+      spec_of: returns the same for other sizes; it may fail, where sizes have to do.
+      needed: whether to insist on leaves that have rows or have none, as conditions do.
+
+    Raises:
+      ValueError: a leaf follows the batch in another way.
+    """
+    other = tuple(size + 1 for size in batch)
+    try:
+        wider = spec_of(other)
+    except Exception:
+        # The cell has no initial carry, or none for another batch.
+        return leading(spec, batch)
+    found = following(spec, batch, wider, other)
+    if found is None and needed:
+        shapes, others = (jax.tree.map(lambda x: x.shape, tree) for tree in (spec, wider))
+        raise ValueError(
+            f"carry: expected leaves that have the batch axes {batch}, or do not depend on them, "
+            f"where seq_lengths, mask or resets are given, got the shapes {shapes} and, for the "
+            f"batch axes {other}, {others}. Likely cause: batch axes were merged with others; keep "
+            "them apart in the carry, and merge them in the step."
+        )
+    return found or leading(spec, batch)
 
 
 def leading(tree: Any, batch: tuple[Any, ...]) -> Rows:

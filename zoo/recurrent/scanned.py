@@ -249,28 +249,6 @@ class ScannedLayer(RecurrentLayer):
             checks.inputs(xs, time_axis=axis, features=None, name=name)
         return xs, spec, checks.carry(carry, spec, xs_shape=xs.shape, time_axis=axis)
 
-    @nn.nowrap
-    def _rows(
-        self, spec: Carry, batch: tuple[int, ...], features: tuple[int, ...], needed: bool
-    ) -> rows.Rows:
-        """Finds the carry's batch axes, which conditions need."""
-        other = tuple(size + 1 for size in batch)
-        try:
-            wider = self.carry_spec((*other, *features))
-        except Exception:
-            # The cell has no initial carry, or none for another batch.
-            return rows.leading(spec, batch)
-        found = rows.following(spec, batch, wider, other)
-        if found is None and needed:
-            raise ValueError(
-                f"carry: expected leaves that have the batch axes {batch}, or do not depend on "
-                f"them, where seq_lengths, mask or resets are given, got the shapes "
-                f"{jax.tree.map(jnp.shape, spec)} and, for the batch axes {other}, "
-                f"{jax.tree.map(jnp.shape, wider)}. Likely cause: batch axes were merged with "
-                "others; keep them apart in the carry, and merge them in the step."
-            )
-        return found or rows.leading(spec, batch)
-
     def _run(
         self,
         carry: Carry | None,
@@ -303,7 +281,12 @@ class ScannedLayer(RecurrentLayer):
                 raise _other_collections(cell, str(others))
             return start, rows.repeat(y, batch, steps, axis), None
         conditional = any(x is not None for x in (seq_lengths, mask, resets))
-        layout = self._rows(spec, batch, one_step[len(batch) :], conditional)
+        layout = rows.find(
+            spec,
+            batch,
+            lambda other: self.carry_spec((*other, *one_step[len(batch) :])),
+            conditional,
+        )
         if steps == 0:
             x = jax.ShapeDtypeStruct(one_step, xs.dtype)
             y = probe.output_spec(self._unbound, spec, x)
