@@ -47,8 +47,9 @@ class ContinuousTime(nn.RNNCellBase):
     def __call__(self, v, x):
         driven = nn.Dense(self.units, name="input")(x)
         recur, rate = nn.Dense(self.units), self.param("rate", nn.initializers.ones, (self.units,))
+        rate = jnp.broadcast_to(nn.softplus(rate), v.shape)
         for _ in range(3):
-            v = v + 0.1 * nn.softplus(rate) * (-v + recur(jnp.tanh(v)) + driven)
+            v = v + 0.1 * rate * (-v + recur(jnp.tanh(v)) + driven)
         return v, nn.Dense(2, name="readout")(v)
 
     def initialize_carry(self, rng, input_shape):

@@ -93,10 +93,11 @@ def test_conditions_are_kept_row_by_row(name, reverse):
             return np.concatenate([whole, np.zeros((T - len(whole), *whole.shape[1:]))])
 
         # What belongs to all rows is compared elsewhere.
-        got = jax.tree.map(lambda y: y[:, row : row + 1] if y.ndim > 1 else None, ys)
+        here = jnp.array([row])
+        got = jax.tree.map(lambda y, at=here: y[:, at] if y.ndim > 1 else None, ys)
         wanted = jax.tree.map(lambda *y: padded(*y) if y[0].ndim > 1 else None, *pieces)
         assert_close(got, wanted, 1e-5)
-        got = jax.tree.map(lambda x: jnp.take(x, jnp.array([row]), axis=batch_axis), carry)
+        got = jax.tree.map(lambda x, at=here: jnp.take(x, at, axis=batch_axis), carry)
         assert_close(numbers(got), numbers(ends[1][0]), 1e-5)
     end = jax.tree.map(lambda x: jnp.take(x, 0 if reverse else T, axis=0), history)
     if name != "layers first":
@@ -177,7 +178,7 @@ def test_two_batch_axes_and_time_elsewhere():
 
 @pytest.mark.parametrize("batch", [B, H])
 def test_what_belongs_to_all_rows_moves_where_one_of_them_does(batch):
-    layer, xs = scanned(Clock)(features=H), FLOATS[:, :1] + jnp.zeros((batch, 1))
+    layer, xs = scanned(Clock)(features=H), jnp.broadcast_to(FLOATS[:, :1], (T, batch, D))
     variables = layer.init(jax.random.key(0), None, xs)
     mask = jnp.ones((T, batch), bool).at[2].set(False).at[3, 1:].set(False)
     (_, count), _ = layer.apply(variables, None, xs, mask=mask)
@@ -243,10 +244,10 @@ def test_a_cell_that_merges_batch_axes_has_no_conditions():
 def test_a_cell_without_an_initial_carry_says_what_it_needs():
     layer = scanned(Decoder)(features=H)
     carry = CELLS["decoder"].carry
-    with pytest.raises(ValueError, match="carry: expected one, got None.* initialize_carry"):
+    with pytest.raises(ValueError, match=r"carry: expected one, got None.* initialize_carry"):
         layer.init(jax.random.key(0), None, FLOATS)
     variables = layer.init(jax.random.key(0), carry, FLOATS)
-    with pytest.raises(ValueError, match="resets.* Decoder has no initial carry"):
+    with pytest.raises(ValueError, match=r"resets.* Decoder has no initial carry"):
         layer.apply(variables, carry, FLOATS, resets=jnp.ones((T, B), bool))
     lengths = jnp.array([T, 2, 0])
     (state, token), (logits, tokens) = layer.apply(variables, carry, FLOATS, seq_lengths=lengths)
