@@ -151,7 +151,7 @@ class Counting(nn.RNNCellBase):
 
 
 class LayersFirst(nn.RNNCellBase):
-    """A carry (layers, batch, features), and cells that are made where a carry is asked for."""
+    """A carry (layers, batch, features)."""
 
     features: int
     num_feature_axes = 1
@@ -166,7 +166,7 @@ class LayersFirst(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng, input_shape):
-        one = nn.GRUCell(self.features).initialize_carry(rng, input_shape)
+        one = nn.GRUCell(self.features, parent=None).initialize_carry(rng, input_shape)
         return jnp.stack([one, one])
 
 
@@ -244,7 +244,7 @@ class Clock(nn.RNNCellBase):
     def __call__(self, carry, x):
         h, count = carry
         h = jnp.tanh(nn.Dense(self.features)(jnp.concatenate([h, x], -1)))
-        return (h, count + 1), h + count
+        return (h, count + 1), h
 
     @nn.nowrap
     def initialize_carry(self, rng, input_shape):

@@ -263,7 +263,7 @@ def test_a_step_that_changes_the_carry_is_refused_in_words():
         after: int = 0
 
         def __call__(self, h, x):
-            return [jnp.concatenate([h, x], -1), (h, h), x > 0, h + 0.5][self.after], x
+            return [jnp.concatenate([h, h], -1), (h, h), x > 0, h.astype(float)][self.after], x
 
         @nn.nowrap
         def initialize_carry(self, rng, input_shape):
@@ -293,6 +293,8 @@ def test_cells_in_stacks_and_in_both_directions(name):
         variables = layer.init(jax.random.key(0), None, FLOATS)
         _, ys = layer.apply(variables, None, FLOATS, **given)
         assert ys.shape == (T, B, wide)
+        # Every layer has a cell of its own.
+        assert all(tree for tree in variables["params"].values())
 
 
 def test_several_outputs_have_no_width():

@@ -16,11 +16,10 @@ class NoInitialCarryError(ValueError):
 
 
 class _Initial(nn.Module):
-    """Asks a cell for its initial carry as ``nn.RNN`` does: bound, in a compact parent."""
+    """Asks a cell for its initial carry as ``nn.RNN`` does, where the cell is bound."""
 
     cell: nn.RNNCellBase
 
-    @nn.compact
     def __call__(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
         return self.cell.initialize_carry(rng, input_shape)
 

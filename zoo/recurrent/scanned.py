@@ -107,7 +107,7 @@ class ScannedLayer(RecurrentLayer):
     def setup(self) -> None:
         """Puts the cell's parameters where the layer is, as ``nn.scan`` of the cell would."""
         # The name must not be one that a cell gives to a part of its own.
-        self._scanned_cell = self._new_cell(lambda option: option)
+        self._scanned_cell = self._new_cell(self._own)
         nn.share_scope(self, self._scanned_cell)
 
     @nn.nowrap
@@ -121,6 +121,12 @@ class ScannedLayer(RecurrentLayer):
             for name in self._scanned_options
         }
         return self._scanned_class(**options, parent=None)
+
+    @nn.nowrap
+    def _own(self, option: nn.Module) -> nn.Module:
+        """A cell that a composite was given is not one for all of its layers."""
+        elsewhere = option.parent is not self and isinstance(option.parent, RecurrentLayer)
+        return option.clone(parent=None) if elsewhere else option
 
     @property
     def _unbound(self) -> nn.RNNCellBase:
