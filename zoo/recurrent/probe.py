@@ -126,6 +126,9 @@ def _key() -> jax.ShapeDtypeStruct:
 
 def _aside() -> Any:
     """Keeps questions out of the table of ``nn.tabulate``, where every call is a row."""
+    # Outside of it nothing must be written down: it would be taken for a leak of tracers.
+    if not getattr(getattr(nn.module, "_context", None), "call_info_stack", None):
+        return contextlib.nullcontext()
     return getattr(nn.module, "_tabulate_context", contextlib.nullcontext)()
 
 
