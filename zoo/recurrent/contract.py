@@ -247,9 +247,10 @@ class RecurrentLayer(nn.Module):
         (carry, ys), variables = jax.eval_shape(
             lambda key, xs: self.init_with_output(key, None, xs), key, xs
         )
-        lines = [f"xs      {_brief(xs)}", f"ys      {_brief(ys)}"]
-        for path, leaf in jax.tree_util.tree_flatten_with_path(carry)[0]:
-            lines.append(f"carry{jax.tree_util.keystr(path):3}{_brief(leaf)}")
+        lines = [f"xs      {_brief(xs)}"]
+        for name, tree in (("ys", ys), ("carry", carry)):
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+                lines.append(f"{name + jax.tree_util.keystr(path):8}{_brief(leaf)}")
         lines.append("parameters")
         total = 0
         for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
