@@ -1,6 +1,7 @@
 """A layer that runs another one in both directions."""
 
 from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

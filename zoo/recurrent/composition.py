@@ -16,6 +16,20 @@ from zoo.recurrent.pointwise import Pointwise
 
 LayerLike = str | Mapping[str, Any] | Callable[..., Any]
 
+_BUILDER_DOC = """Builds ``{0}``; options that it does not know go to the inner layers.
+
+Args:
+  *args: see ``{0}``.
+  **options: see ``{0}``; all others are options of the inner layers.
+
+Returns:
+  The layer.
+
+Raises:
+  TypeError: an inner layer does not know an option.
+  ValueError: an option has no possible value.
+"""
+
 
 class Composite(RecurrentLayer):
     """Base class of layers made of layers.
@@ -90,14 +104,7 @@ def builder(name: str, composite: type[Composite]) -> Callable[..., Composite]:
 
     build.__name__ = build.__qualname__ = name
     build.__module__ = composite.__module__
-    build.__doc__ = (
-        f"Builds ``{composite.__name__}``; options that it does not know go to the inner layers.\n\n"
-        f"Args:\n  *args: see ``{composite.__name__}``.\n"
-        f"  **options: see ``{composite.__name__}``; all others are options of the inner layers.\n\n"
-        "Returns:\n  The layer.\n\n"
-        "Raises:\n  TypeError: an inner layer does not know an option.\n"
-        "  ValueError: an option has no possible value.\n"
-    )
+    build.__doc__ = _BUILDER_DOC.format(composite.__name__)
     build.__signature__ = signature
     return build
 

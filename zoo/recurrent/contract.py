@@ -46,6 +46,12 @@ class RecurrentLayer(nn.Module):
     Conditions may be given by keyword or by position, in the order ``seq_lengths, mask, resets,
     deterministic``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by position
     only, since Flax hands nothing else on (the README shows an ensemble).
+
+    What comes first in and out is the carry, unlike with ``nn.RNN``. ``nn.Sequential`` hands on
+    all that a module returns, so a second layer in it would start from the last carry of the first
+    one, without an error where the shapes agree: its first outputs would depend on the first
+    layer's last inputs. A layer cannot tell such a carry from one that is meant. Layers on top of
+    each other are a ``stack``, ``registry.build("stack", layers=[...])``.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
