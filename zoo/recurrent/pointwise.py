@@ -51,7 +51,8 @@ class Pointwise(RecurrentLayer):
                 return self._answer(self.function, x)
             keys = {name: jax.random.key(0) for name in ("params", "dropout")}
             module = self.function(**self.options, parent=None)
-            return self._answer(lambda x: module.init_with_output(keys, x)[0], x)
+            more = self._flags(True)
+            return self._answer(lambda x: module.init_with_output(keys, x, **more)[0], x)
 
         return jax.eval_shape(run, x).shape
 
@@ -117,17 +118,21 @@ class Pointwise(RecurrentLayer):
         return (), self._apply(checks.inputs(x, time_axis=None, features=None, name="x"), True)
 
     def _apply(self, xs: jax.Array, deterministic: bool) -> jax.Array:
-        function, more = self.function, {}
-        if isinstance(self.function, type):
-            function = self.applied
-            if "deterministic" in inspect.signature(self.function.__call__).parameters:
-                more = {"deterministic": deterministic}
+        function = self.applied if isinstance(self.function, type) else self.function
+        more = self._flags(deterministic)
         # A row that is not finite is not run, so that gradients of later steps do not feel it.
         bad = ~jnp.isfinite(xs).all(axis=-1)
         xs = conditions.select(bad, jnp.zeros_like(xs), xs)
         with jax.numpy_dtype_promotion("standard"):
             ys = self._answer(lambda xs: function(xs, **more), xs)
         return conditions.poison(ys, bad)
+
+    @nn.nowrap
+    def _flags(self, deterministic: bool) -> dict[str, bool]:
+        if not isinstance(self.function, type):
+            return {}
+        asked = "deterministic" in inspect.signature(self.function.__call__).parameters
+        return {"deterministic": deterministic} if asked else {}
 
     @nn.nowrap
     def _answer(self, function: Callable[..., Any], xs: jax.Array) -> jax.Array:

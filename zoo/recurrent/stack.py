@@ -23,6 +23,8 @@ from zoo.recurrent.pointwise import Pointwise
 from zoo.recurrent.runs import Run
 from zoo.recurrent.upper import Upper, side_by_side
 
+_NOT_FOUND = flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound
+
 
 class Stack(Composite):
     """Puts layers on top of each other: ``num_layers`` equal ones, or those of a list.
@@ -142,11 +144,10 @@ class Stack(Composite):
     @nn.nowrap
     def carry_spec(self, input_shape: tuple[int, ...]) -> Carry:
         """Returns the carries' shapes and dtypes, one per layer; see ``RecurrentLayer``."""
-        specs = [
-            (layer.carry_spec(shape),) * run.count
-            for run, layer, shape in self._shaped(input_shape)
-        ]
-        return tuple(itertools.chain(*specs))
+        specs: list[Carry] = []
+        for run, layer, shape in self._shaped(input_shape):
+            specs += (layer.carry_spec(shape),) * run.count
+        return tuple(specs)
 
     def __call__(
         self,
@@ -241,7 +242,7 @@ class Stack(Composite):
                 else:
                     one, ys = getattr(layer, method)(starts[0], below, **conditions)
                     new, each = (one,), (ys,)
-            except flax.errors.ScopeParamNotFoundError as error:
+            except _NOT_FOUND as error:
                 raise runs.missing_variables(self._runs(), self._params(), error) from error
             carries += new
             below = each[-1]
