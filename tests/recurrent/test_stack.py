@@ -34,8 +34,8 @@ def by_hand(layers, variables, xs, skip=False, residual=False, **conditions):
     params, carries, outputs, inputs, below = variables["params"], [], [], xs, xs
     valid = jnp.ones(xs.shape[:2], bool)
     if conditions:
-        valid = jnp.arange(T)[:, None] < conditions["seq_lengths"]
-        valid = valid & conditions["mask"]
+        valid = np.arange(T)[:, None] < np.asarray(conditions["seq_lengths"])
+        valid = jnp.asarray(valid) & conditions["mask"]
     equal = 0
     for k, entry in enumerate(layers):
         equal = equal + 1 if k and entry == layers[k - 1] else 0
