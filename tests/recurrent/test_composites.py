@@ -290,11 +290,7 @@ def test_conditions_reach_carries_of_any_rank(rank, merge, outer):
 @pytest.mark.parametrize("shape", [(T, 0, D), (0, B, D), (0, 0, D), (T, 2, 0, D), (T, 0, 2, D)])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_nothing_at_all_goes_through_composites(name, shape):
-    layer = (
-        registry.build(CONFIGS[name], implementation="scan")
-        if name != "merged"
-        else (registry.build(CONFIGS[name]))
-    )
+    layer = registry.build(CONFIGS[name])
     variables = layer.init(jax.random.key(0), None, XS)
     xs, steps = jnp.ones(shape), shape[:-1]
     given = (
