@@ -79,7 +79,8 @@ LAYERS: dict[str, dict[str, Any]] = {
         "family": "recurrent",
         "summary": "One layer run forwards and its twin run backwards over the same sequence.",
         "inputs": "carry (forward carry, backward carry) or None, xs (T, *batch, D)",
-        "outputs": "carry (forward carry, backward carry), ys (T, *batch, 2H)",
+        "outputs": "carry (forward carry, backward carry), ys (T, *batch, 2H); with merge=None the "
+        "pair of both ys",
         "references": (
             "Schuster and Paliwal, 1997, Bidirectional Recurrent Neural Networks, "
             "doi:10.1109/78.650093",
@@ -88,10 +89,13 @@ LAYERS: dict[str, dict[str, Any]] = {
     "stack": {
         "factory": "zoo.recurrent:build_stack",
         "family": "recurrent",
-        "summary": "Layers on top of each other, each reading the outputs of the one below.",
+        "summary": "Layers on top of each other, equal or not, each reading the outputs of the one "
+        "below.",
         "inputs": "carry (one per layer) or None, xs (T, *batch, D)",
-        "outputs": "carry (one per layer), ys (T, *batch, H of the last layer)",
+        "outputs": "carry (one per layer), ys (T, *batch, H of the last layer; with skip, of all)",
         "references": (
+            "Graves, Mohamed and Hinton, 2013, Speech Recognition with Deep Recurrent Neural "
+            "Networks, arXiv:1303.5778",
             "Graves, 2013, Generating Sequences with Recurrent Neural Networks, arXiv:1308.0850",
         ),
     },

@@ -72,6 +72,20 @@ COMPOSITES: dict[str, Callable[..., RecurrentLayer]] = {
     ),
 }
 
+COMPOSITES["stack of a list"] = functools.partial(
+    registry.build,
+    "stack",
+    layers=[
+        {"name": nn.Dense, "features": 3},
+        "scan_gru",
+        {"name": "scan_gru"},
+        jnp.tanh,
+        {"name": "scan_lstm", "forget_bias": 1.0},
+    ],
+    features=4,
+    skip=True,
+)
+
 ScannedGRU = scanned(nn.GRUCell)
 
 

@@ -1,14 +1,13 @@
 """A layer that runs another one in both directions."""
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from zoo.recurrent import checks, conditions
-from zoo.recurrent.composition import LayerLike, build_inner, config_of
+from zoo.recurrent.composition import Composite, LayerLike, build_inner, builder
 from zoo.recurrent.contract import Carry, RecurrentLayer
 
 Merge = Callable[[jax.Array, jax.Array], jax.Array]
@@ -22,7 +21,7 @@ _MERGES: dict[str, Merge] = {
 _LINEAR = ("concat", "sum", "mean")
 
 
-class Bidirectional(RecurrentLayer):
+class Bidirectional(Composite):
     """Runs a layer forwards and another of the same kind backwards, and merges their outputs.
 
     The carry is the pair (forward, backward). Parameters lie under ``forward`` and ``backward``.
@@ -31,9 +30,12 @@ class Bidirectional(RecurrentLayer):
     Attributes:
       layer: the inner layer: a registered name, a mapping such as
         ``{"name": "scan_gru", "features": 64}``, or a layer class.
-      merge: "concat" (2H features), "sum", "mul", "mean", or a function of both outputs.
+      merge: "concat" (2H features), "sum", "mul", "mean", or a function of both outputs, arrays
+        (T, *batch, H), whose result has their axes but the last. With None, ys are the pair
+        (forward, backward); no other layer can read it, so this is for the outermost one.
       time_axis: where time is, for both.
-      reverse: swaps the directions: the parameters under ``forward`` run backwards.
+      reverse: swaps the directions: the parameters under ``forward`` run backwards. So does a
+        ``reverse`` of the inner layer.
 
     Example:
       >>> import jax, jax.numpy as jnp, registry
@@ -50,15 +52,15 @@ class Bidirectional(RecurrentLayer):
     """
 
     layer: LayerLike
-    merge: str | Merge = "concat"
+    merge: str | Merge | None = "concat"
     time_axis: int = 0
     reverse: bool = False
 
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        if not callable(self.merge):
-            checks.one_of("merge", self.merge, tuple(_MERGES))
+        if self.merge is not None and not callable(self.merge):
+            checks.one_of("merge", self.merge, (*_MERGES, None))
         self._inner(self.reverse)
 
     def setup(self) -> None:
@@ -73,8 +75,18 @@ class Bidirectional(RecurrentLayer):
     @property
     def output_features(self) -> int:
         """Size of the last axis of ys, after merging."""
-        one = jax.ShapeDtypeStruct((self._inner(False).output_features,), jnp.float32)
+        if self.merge is None:
+            raise ValueError(
+                "output_features: expected one array of outputs, got merge=None, with which there "
+                "are two, (forward, backward), as wide as the inner layer's. Cure: merge them."
+            )
+        one = jax.ShapeDtypeStruct((1, 1, self._inner(False).output_features), jnp.float32)
         return jax.eval_shape(self._merge, one, one).shape[-1]
+
+    @property
+    def one_output(self) -> bool:
+        """Whether both outputs are merged."""
+        return self.merge is not None
 
     @property
     def causal(self) -> bool:
@@ -90,7 +102,15 @@ class Bidirectional(RecurrentLayer):
     @nn.nowrap
     def _merge(self, forward: jax.Array, backward: jax.Array) -> jax.Array:
         merge = self.merge if callable(self.merge) else _MERGES[self.merge]
-        return merge(forward, backward)
+        ys = merge(forward, backward)
+        if not isinstance(ys, jax.Array) or not ys.ndim or ys.shape[:-1] != forward.shape[:-1]:
+            got = f"shape {ys.shape}" if isinstance(ys, jax.Array) else type(ys).__name__
+            raise ValueError(
+                f"merge: expected a function of two arrays {forward.shape} that returns one array "
+                f"{(*forward.shape[:-1], 'width')}, got {got}. Likely cause: it works along "
+                "another axis than the last. For both outputs as a pair, build with merge=None."
+            )
+        return ys
 
     def __call__(
         self,
@@ -131,7 +151,9 @@ class Bidirectional(RecurrentLayer):
         xs: jax.Array,
         seq_lengths: jax.Array | None,
         mask: jax.Array | None,
-    ) -> jax.Array:
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        if self.merge is None:
+            return forward, backward
         if self.merge in _LINEAR:
             return self._merge(forward, backward)
         # What lies before a reset in one direction may lie after it in the other.
@@ -167,45 +189,8 @@ class Bidirectional(RecurrentLayer):
         )
 
     def _split(self, carry: Carry | None, xs: jax.Array) -> Carry:
-        xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
-        axis = checks.normal_axis(self.time_axis, xs.ndim)
-        spec = self.carry_spec(xs.shape[:axis] + xs.shape[axis + 1 :])
-        carry = checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
+        carry = self._checked(carry, xs)
         return (None, None) if carry is None else carry
 
 
-def build_bidirectional(
-    layer: LayerLike,
-    *,
-    merge: str | Merge = "concat",
-    time_axis: int = 0,
-    reverse: bool = False,
-    name: str | None = None,
-    parent: Any = nn.module._unspecified_parent,
-    **options: Any,
-) -> Bidirectional:
-    """Builds ``Bidirectional``; options that it does not know go to the inner layer.
-
-    Args:
-      layer: the inner layer, see ``Bidirectional``.
-      merge: see ``Bidirectional``.
-      time_axis: see ``Bidirectional``.
-      reverse: see ``Bidirectional``.
-      name: Flax's module name.
-      parent: Flax's parent module.
-      **options: options of the inner layer.
-
-    Returns:
-      The layer.
-
-    Raises:
-      TypeError: the inner layer does not know an option.
-      ValueError: an option has no possible value.
-
-    Example:
-      >>> layer = build_bidirectional("scan_lstm", features=4, merge="sum")
-      >>> layer.output_features
-      4
-    """
-    config = config_of(layer, options)
-    return Bidirectional(config, merge, time_axis, reverse, name=name, parent=parent)
+build_bidirectional = builder("build_bidirectional", Bidirectional)

@@ -46,6 +46,12 @@ class RecurrentLayer(nn.Module):
     Conditions may be given by keyword or by position, in the order ``seq_lengths, mask, resets,
     deterministic``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by position
     only, since Flax hands nothing else on (the README shows an ensemble).
+
+    What comes first in and out is the carry, unlike with ``nn.RNN``. ``nn.Sequential`` hands on
+    all that a module returns, so a second layer in it would start from the last carry of the first
+    one, without an error where the shapes agree: its first outputs would depend on the first
+    layer's last inputs. A layer cannot tell such a carry from one that is meant. Layers on top of
+    each other are a ``stack``, ``registry.build("stack", layers=[...])``.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -248,9 +254,9 @@ class RecurrentLayer(nn.Module):
             lambda key, xs: self.init_with_output(key, None, xs), key, xs
         )
         lines = [f"xs      {_brief(xs)}"]
-        for word, tree in (("ys", ys), ("carry", carry)):
+        for name, tree in (("ys", ys), ("carry", carry)):
             for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-                lines.append(f"{word + jax.tree_util.keystr(path):8}{_brief(leaf)}")
+                lines.append(f"{name + jax.tree_util.keystr(path):8}{_brief(leaf)}")
         lines.append("parameters")
         total = 0
         for path, leaf in jax.tree_util.tree_flatten_with_path(variables.get("params", {}))[0]:

@@ -1,36 +1,66 @@
-"""A layer that puts several equal layers on top of each other."""
+"""A layer that puts several layers on top of each other."""
 
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions
-from zoo.recurrent.composition import LayerLike, build_inner, config_of
+from zoo.recurrent import checks, runs
+from zoo.recurrent.composition import (
+    Composite,
+    LayerLike,
+    build_inner,
+    build_plain,
+    builder,
+)
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import DEPTH
-from zoo.recurrent.sequence import drop
+from zoo.recurrent.pointwise import Pointwise
+from zoo.recurrent.runs import Run
+from zoo.recurrent.upper import Upper, side_by_side
+
+_NOT_FOUND = flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound
 
 
-class Stack(RecurrentLayer):
-    """Puts ``num_layers`` equal layers on top of each other.
+class Stack(Composite):
+    """Puts layers on top of each other: ``num_layers`` equal ones, or those of a list.
 
     Each layer reads the outputs of the one below. The carry is a tuple with one carry per layer.
     Parameters of the first layer, whose inputs are xs, lie under ``first``; those of all others
     under ``rest``, every array with a first axis of ``num_layers - 1``. The others are scanned over
     depth (``zoo.recurrent.DEPTH``), so that 32 layers compile in the time of 2.
 
+    In a list, parameters of the entry with index i lie under ``layers_i``. Of neighbours that are
+    equal, the first has its own; those of the others, scanned over depth, lie under the name of the
+    second, with a first axis as long as there are others: ``[a, a, a, b]`` has ``layers_0``,
+    ``layers_1`` (first axis 2) and ``layers_3``. Beside recurrent layers, an entry may be a
+    function of the features of every step (``jax.nn.relu``), or the class of another Flax module
+    whose call is one (``{"name": nn.Dense, "features": 8}``), with the empty tuple for a carry. It
+    belongs to what is below it: to xs, or to the outputs of a recurrent layer.
+
+    Options that the stack does not know go to the inner layers, to every recurrent one of a list,
+    and win over what is written there.
+
     Attributes:
       layer: the inner layer: a registered name, a mapping such as
         ``{"name": "scan_gru", "features": 64}``, or a layer class.
       num_layers: how many.
-      dropout_rate: of what goes from one layer to the next (not of xs, nor of ys).
-      residual: adds the input of every layer but the first to its output.
-      layer_norm: normalises the input of every layer but the first (``rest/norm``), before dropout
-        and inside the residual.
+      dropout_rate: of what goes from one recurrent layer to the next (not of xs, nor of ys).
+      residual: adds the input of every recurrent layer but the first to its output; with ``skip``,
+        the outputs below without xs. The widths have to agree.
+      layer_norm: normalises the input of every recurrent layer but the first (``rest/norm``, or
+        ``layers_i/norm``), before dropout and inside the residual; with ``skip``, without xs.
       time_axis: where time is, for all.
-      reverse: whether time runs backwards, for all.
+      reverse: whether time runs backwards, for all; an inner layer with a ``reverse`` of its own
+        runs the other way than the stack.
+      layers: the list, from the first layer up, in the place of ``layer`` and ``num_layers``.
+      skip: every recurrent layer but the first reads xs beside the outputs of the one below, in
+        this order, and ys are the outputs of all recurrent layers side by side, the first one's
+        first (Graves 2013, section 2).
 
     Example:
       >>> import jax, jax.numpy as jnp, registry
@@ -40,61 +70,84 @@ class Stack(RecurrentLayer):
       >>> carry, ys = layer.apply(variables, None, xs)
       >>> len(carry), ys.shape, variables["params"]["rest"]["hr"]["kernel"].shape
       (3, (7, 2, 4), (2, 4, 4))
+      >>> layer = registry.build("stack", layers=[
+      ...     {"name": "bidirectional", "layer": "scan_gru", "features": 4},
+      ...     jax.nn.relu,
+      ...     {"name": "scan_lstm", "features": 6},
+      ... ])
+      >>> carry, ys = layer.apply(layer.init(jax.random.key(0), None, xs), None, xs)
+      >>> len(carry), ys.shape
+      (3, (7, 2, 6))
 
     References:
       Graves, Mohamed & Hinton, Speech Recognition with Deep Recurrent Neural Networks, 2013
-      (https://arxiv.org/abs/1303.5778); Zaremba, Sutskever & Vinyals, Recurrent Neural Network
-      Regularization, 2014 (dropout between layers, https://arxiv.org/abs/1409.2329).
+      (https://arxiv.org/abs/1303.5778); Graves, Generating Sequences with Recurrent Neural
+      Networks, 2013 (skip connections, https://arxiv.org/abs/1308.0850); Zaremba, Sutskever &
+      Vinyals, Recurrent Neural Network Regularization, 2014 (dropout between layers,
+      https://arxiv.org/abs/1409.2329).
     """
 
-    layer: LayerLike
-    num_layers: int
+    layer: LayerLike | None = None
+    num_layers: int | None = None
     dropout_rate: float = 0.0
     residual: bool = False
     layer_norm: bool = False
     time_axis: int = 0
     reverse: bool = False
+    layers: Sequence[LayerLike] | None = None
+    skip: bool = False
+
+    inner: ClassVar[tuple[str, ...]] = ("layer", "layers")
 
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        checks.positive_int("num_layers", self.num_layers)
         checks.rate("dropout_rate", self.dropout_rate)
-        self._inner()
+        if self.layers is None:
+            if self.layer is None:
+                raise TypeError(
+                    'stack: expected "layer" and "num_layers", or "layers", got neither.'
+                )
+            checks.positive_int("num_layers", self.num_layers)
+        elif self.layer is not None or self.num_layers is not None:
+            raise TypeError('stack: expected "layer" and "num_layers", or "layers", got both.')
+        elif not isinstance(self.layers, tuple):
+            raise TypeError(f"layers: expected a list of layers, got {self.layers!r}.")
+        elif all(run.plain for run in self._runs()):
+            raise ValueError(
+                f"layers: expected at least one recurrent layer, got {list(self.layers)}."
+            )
+        for _ in self._built():  # what cannot be built is refused now
+            pass
+        if self.residual and self.layers is not None:
+            self._check_residual()
 
     def setup(self) -> None:
-        """Builds the first layer, and one that stands for all others."""
-        self.first = self._inner()
-        if self.num_layers > 1:
-            self.rest = _Upper(
-                self.layer,
-                self.dropout_rate,
-                self.residual,
-                self.layer_norm,
-                self.time_axis,
-                self.reverse,
-            )
-
-    @nn.nowrap
-    def _inner(self) -> RecurrentLayer:
-        return build_inner(self.layer, time_axis=self.time_axis, reverse=self.reverse)
+        """Builds the layers; one stands for all that are scanned over depth."""
+        above = False
+        for run in self._runs():
+            module = self._upper(run.config) if above and not run.plain else self._build(run)
+            above = above or not run.plain
+            setattr(self, run.name, module)
 
     @property
     def output_features(self) -> int:
-        """Size of the last axis of ys: that of every layer."""
-        return self._inner().output_features
+        """Size of the last axis of ys: that of the last layer, or with ``skip`` that of all."""
+        widths = self._widths()
+        return sum(widths) if self.skip else widths[-1]
 
     @property
     def causal(self) -> bool:
-        """Whether the inner layer is."""
-        return self._inner().causal
+        """Whether all inner layers are."""
+        return all(layer.causal for _, layer in self._built())
 
     @nn.nowrap
     def carry_spec(self, input_shape: tuple[int, ...]) -> Carry:
         """Returns the carries' shapes and dtypes, one per layer; see ``RecurrentLayer``."""
-        inner = self._inner()
-        upper = inner.carry_spec((*input_shape[:-1], inner.output_features))
-        return (inner.carry_spec(tuple(input_shape)), *(upper,) * (self.num_layers - 1))
+        specs: list[Carry] = []
+        for run, layer, shape in self._shaped(input_shape):
+            specs += (layer.carry_spec(shape),) * run.count
+        return tuple(specs)
 
     def __call__(
         self,
@@ -107,7 +160,7 @@ class Stack(RecurrentLayer):
     ) -> tuple[Carry, jax.Array]:
         """Runs all layers; see ``RecurrentLayer``."""
         given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        return self._climb("__call__", carry, xs, **given, deterministic=deterministic)
+        return self._run("__call__", carry, xs, **given, deterministic=deterministic)
 
     def history(
         self,
@@ -120,12 +173,45 @@ class Stack(RecurrentLayer):
     ) -> tuple[Carry, jax.Array]:
         """Returns one history per layer, and ys; see ``RecurrentLayer``."""
         given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        return self._climb("history", carry, xs, **given, deterministic=deterministic)
+        return self._run("history", carry, xs, **given, deterministic=deterministic)
 
-    def _climb(
+    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
+        """Takes one step with every layer; see ``RecurrentLayer``."""
+        x = checks.inputs(x, time_axis=None, features=None, name="x")
+        carry = checks.carry(carry, self.carry_spec(x.shape), xs_shape=x.shape, time_axis=None)
+        return self._climb("step", carry, x)
+
+    @nn.nowrap
+    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
+        """Returns one initial carry per layer; see ``RecurrentLayer``."""
+        shaped = list(self._shaped(input_shape))
+        count = sum(run.count for run, _, _ in shaped)
+        keys = iter((None,) * count if rng is None else jax.random.split(rng, count))
+        if self.scope is not None:
+            runs.check_variables(self._runs(), self._params())
+        carries: list[Carry] = []
+        for run, layer, shape in shaped:
+            own = list(itertools.islice(keys, run.count))
+            if self.scope is None:
+                carries += [layer.initialize_carry(key, shape) for key in own]
+                continue
+            layer = getattr(self, run.name)
+            if not run.repeated:
+                carries.append(layer.initialize_carry(own[0], shape))
+                continue
+
+            def visit(layer: Upper, nothing: None, key: Any, shape: Any = shape) -> Any:
+                return nothing, layer.initialize_carry(key, shape)
+
+            stacked = None if rng is None else jnp.stack(own)
+            _, stacked = DEPTH.lift(visit, length=run.count)(layer, None, stacked)
+            carries += _unstack(stacked, run.count)
+        return tuple(carries)
+
+    def _run(
         self, method: str, carry: Carry | None, xs: jax.Array, **conditions: Any
     ) -> tuple[Carry, jax.Array]:
-        """Calls a method ``(carry, xs) -> (carry, ys)`` of every layer, from the first up."""
+        """Calls a method with a whole sequence."""
         carry = self._checked(carry, xs)
         steps = xs.shape[:-1]
         axis = checks.normal_axis(self.time_axis, xs.ndim)
@@ -133,175 +219,148 @@ class Stack(RecurrentLayer):
             # One step declares the same, and lifting over depth runs what it lifts.
             xs = jax.lax.slice_in_dim(xs, 0, 1, axis=axis)
             conditions = {"deterministic": conditions["deterministic"]}
-        start = None if carry is None else carry[0]
-        first, ys = getattr(self.first, method)(start, xs, **conditions)
+        carry, ys = self._climb(method, carry, xs, **conditions)
+        return carry, jnp.broadcast_to(ys, (*steps, ys.shape[-1]))
 
-        def visit(layer: "_Upper", ys: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
-            carry, ys = getattr(layer, method)(carry, ys, **conditions)
-            return ys, carry
+    def _climb(
+        self, method: str, carry: Carry | None, xs: jax.Array, **conditions: Any
+    ) -> tuple[Carry, jax.Array]:
+        """Calls a method ``(carry, xs) -> (carry, ys)`` of every layer, from the first up."""
+        runs.check_variables(self._runs(), self._params())
+        given = itertools.repeat(None) if carry is None else iter(carry)
+        carries: list[Carry] = []
+        outputs: list[jax.Array] = []
+        inputs = below = xs
+        for run in self._runs():
+            layer, starts = getattr(self, run.name), list(itertools.islice(given, run.count))
+            try:
+                if run.repeated:
+                    new, each = self._over_depth(method, layer, starts, below, inputs, conditions)
+                elif isinstance(layer, Upper):
+                    one, ys = layer.run(method, starts[0], below, inputs, **conditions)
+                    new, each = (one,), (ys,)
+                else:
+                    one, ys = getattr(layer, method)(starts[0], below, **conditions)
+                    new, each = (one,), (ys,)
+            except _NOT_FOUND as error:
+                raise runs.missing_variables(self._runs(), self._params(), error) from error
+            carries += new
+            below = each[-1]
+            if not run.plain:
+                outputs += each
+            elif outputs:
+                outputs[-1] = below
+            else:
+                inputs = below
+        return tuple(carries), side_by_side(*outputs) if self.skip else below
 
-        ys, upper = self._over_depth(visit, ys, carry)
-        return (first, *upper), jnp.broadcast_to(ys, (*steps, ys.shape[-1]))
+    def _over_depth(
+        self,
+        method: str,
+        layer: Upper,
+        starts: list[Carry | None],
+        below: jax.Array,
+        xs: jax.Array,
+        conditions: dict[str, Any],
+    ) -> tuple[tuple[Carry, ...], tuple[jax.Array, ...]]:
+        """Climbs equal layers; returns all carries, and the outputs of all (or of the last)."""
+        stacked = None
+        if starts[0] is not None:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
-    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
-        """Takes one step with every layer; see ``RecurrentLayer``."""
-        x = checks.inputs(x, time_axis=None, features=None, name="x")
-        carry = checks.carry(carry, self.carry_spec(x.shape), xs_shape=x.shape, time_axis=None)
-        first, y = self.first.step(None if carry is None else carry[0], x)
+        def visit(layer: Upper, ys: jax.Array, carry: Carry) -> tuple[jax.Array, Any]:
+            carry, ys = layer.run(method, carry, ys, xs, **conditions)
+            return ys, (carry, ys if self.skip else None)
 
-        def visit(layer: "_Upper", y: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
-            carry, y = layer.step(carry, y)
-            return y, carry
-
-        y, upper = self._over_depth(visit, y, carry)
-        return (first, *upper), y
+        last, (stacked, each) = DEPTH.lift(visit, length=len(starts))(layer, below, stacked)
+        outputs = _unstack(each, len(starts)) if self.skip else (last,)
+        return _unstack(stacked, len(starts)), outputs
 
     @nn.nowrap
-    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
-        """Returns one initial carry per layer; see ``RecurrentLayer``."""
-        count = self.num_layers
-        keys = (None,) * count if rng is None else jax.random.split(rng, count)
-        inner = self._inner() if self.scope is None else self.first
-        upper_shape = (*input_shape[:-1], inner.output_features)
-        first = inner.initialize_carry(keys[0], input_shape)
-        if self.scope is None or count == 1:
-            return (first, *(inner.initialize_carry(key, upper_shape) for key in keys[1:]))
+    def _runs(self) -> list[Run]:
+        if self.layers is None:
+            return runs.repeated(self.layer, self.num_layers)
+        return runs.listed(self.layers)
 
-        def visit(layer: "_Upper", nothing: None, key: jax.Array | None) -> tuple[None, Carry]:
-            return nothing, layer.initialize_carry(key, upper_shape)
+    @nn.nowrap
+    def _upper(self, config: LayerLike) -> Upper:
+        return Upper(
+            config,
+            self.dropout_rate,
+            self.residual,
+            self.layer_norm,
+            self.skip,
+            self.time_axis,
+            self.reverse,
+        )
 
-        lifted = DEPTH.lift(visit, length=count - 1)
-        _, stacked = lifted(self.rest, None, None if rng is None else keys[1:])
-        return (first, *_unstack(stacked, count - 1))
+    @nn.nowrap
+    def _params(self) -> Mapping[str, Any]:
+        return self.variables.get("params", {})
 
-    def _over_depth(self, visit: Any, ys: jax.Array, carry: Carry | None) -> tuple[Any, Any]:
-        """Applies ``visit`` to every layer above the first; returns its outputs and all carries."""
-        count = self.num_layers - 1
-        if not count:
-            return ys, ()
-        stacked = None
-        if carry is not None:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carry[1:])
-        ys, stacked = DEPTH.lift(visit, length=count)(self.rest, ys, stacked)
-        return ys, _unstack(stacked, count)
+    @nn.nowrap
+    def _build(self, run: Run) -> RecurrentLayer:
+        build = build_plain if run.plain else build_inner
+        return build(run.config, time_axis=self.time_axis, reverse=self.reverse)
 
-    def _checked(self, carry: Carry | None, xs: jax.Array) -> Carry | None:
-        xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
-        axis = checks.normal_axis(self.time_axis, xs.ndim)
-        spec = self.carry_spec(xs.shape[:axis] + xs.shape[axis + 1 :])
-        return checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
+    @nn.nowrap
+    def _built(self) -> Iterator[tuple[Run, RecurrentLayer]]:
+        """Every part, and its layer, bound to nothing."""
+        layer = None
+        for run in self._runs():
+            layer = layer if run.repeated else self._build(run)
+            yield run, layer
+
+    @nn.nowrap
+    def _shaped(
+        self, input_shape: tuple[int, ...]
+    ) -> Iterator[tuple[Run, RecurrentLayer, tuple[int, ...]]]:
+        """Every part, its layer, bound to nothing, and the shape of one step of what it reads."""
+        inputs = shape = tuple(input_shape)
+        before, above = None, False
+        for run, layer in self._built():
+            if before is not None:
+                shape = _output_shape(before, shape)
+                inputs = inputs if above else shape
+            beside = (*shape[:-1], inputs[-1] + shape[-1])
+            yield run, layer, beside if above and self.skip and not run.plain else shape
+            before, above = layer, above or not run.plain
+
+    @nn.nowrap
+    def _widths(self) -> list[int]:
+        """The width of every recurrent layer's outputs, after the functions that belong to them."""
+        widths: list[int] = []
+        for run, layer in self._built():
+            if not run.plain:
+                widths += [layer.output_features] * run.count
+            elif widths:
+                (widths[-1],) = layer.output_shape((widths[-1],))
+        return widths
+
+    @nn.nowrap
+    def _check_residual(self) -> None:
+        below = None
+        for run, layer in self._built():
+            if run.plain:
+                below = below and layer.output_shape((below,))[-1]
+                continue
+            width = layer.output_features
+            if below is not None and width != below:
+                raise ValueError(
+                    f"residual: expected all layers to be as wide as what they read, got {width} "
+                    f"features at {run.name} above {below}. Cure: one width, or residual=False."
+                )
+            below = width
 
 
-class _Upper(nn.Module):
-    """A layer above the first, with what lies between it and the one below."""
-
-    layer: LayerLike
-    dropout_rate: float
-    residual: bool
-    layer_norm: bool
-    time_axis: int
-    reverse: bool
-
-    def setup(self) -> None:
-        self.inner = build_inner(self.layer, time_axis=self.time_axis, reverse=self.reverse)
-        nn.share_scope(self, self.inner)
-        if self.layer_norm:
-            self.norm = nn.LayerNorm()
-
-    def __call__(
-        self,
-        carry: Carry | None,
-        below: jax.Array,
-        *,
-        deterministic: bool = True,
-        **conditions: Any,
-    ) -> tuple[Carry, jax.Array]:
-        xs = self._between(below, deterministic)
-        carry, ys = self.inner(carry, xs, deterministic=deterministic, **conditions)
-        return carry, ys + below if self.residual else ys
-
-    def history(
-        self,
-        carry: Carry | None,
-        below: jax.Array,
-        *,
-        deterministic: bool = True,
-        **conditions: Any,
-    ) -> tuple[Carry, jax.Array]:
-        xs = self._between(below, deterministic)
-        carry, ys = self.inner.history(carry, xs, deterministic=deterministic, **conditions)
-        return carry, ys + below if self.residual else ys
-
-    def step(self, carry: Carry | None, below: jax.Array) -> tuple[Carry, jax.Array]:
-        carry, y = self.inner.step(carry, self._between(below, True))
-        return carry, y + below if self.residual else y
-
-    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
-        return self.inner.initialize_carry(rng, input_shape)
-
-    def _between(self, below: jax.Array, deterministic: bool) -> jax.Array:
-        xs = below
-        if self.layer_norm:
-            # Its parameters are float32 whatever the layers compute in.
-            with jax.numpy_dtype_promotion("standard"):
-                xs = conditions.around_nan(self.norm, below).astype(below.dtype)
-        if deterministic or not self.dropout_rate:
-            return xs
-        return drop(self.make_rng("dropout"), self.dropout_rate, xs)
+def _output_shape(layer: RecurrentLayer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(layer, Pointwise):
+        return layer.output_shape(shape)
+    return (*shape[:-1], layer.output_features)
 
 
 def _unstack(tree: Any, count: int) -> tuple[Any, ...]:
     return tuple(jax.tree.map(lambda x, k=k: x[k], tree) for k in range(count))
 
 
-def build_stack(
-    layer: LayerLike,
-    num_layers: int,
-    *,
-    dropout_rate: float = 0.0,
-    residual: bool = False,
-    layer_norm: bool = False,
-    time_axis: int = 0,
-    reverse: bool = False,
-    name: str | None = None,
-    parent: Any = nn.module._unspecified_parent,
-    **options: Any,
-) -> Stack:
-    """Builds ``Stack``; options that it does not know go to the inner layer.
-
-    Args:
-      layer: the inner layer, see ``Stack``.
-      num_layers: see ``Stack``.
-      dropout_rate: see ``Stack``.
-      residual: see ``Stack``.
-      layer_norm: see ``Stack``.
-      time_axis: see ``Stack``.
-      reverse: see ``Stack``.
-      name: Flax's module name.
-      parent: Flax's parent module.
-      **options: options of the inner layer.
-
-    Returns:
-      The layer.
-
-    Raises:
-      TypeError: the inner layer does not know an option.
-      ValueError: an option has no possible value.
-
-    Example:
-      >>> layer = build_stack({"name": "bidirectional", "layer": "gru", "features": 4}, 2)
-      >>> layer.output_features
-      8
-    """
-    config = config_of(layer, options)
-    return Stack(
-        config,
-        num_layers,
-        dropout_rate,
-        residual,
-        layer_norm,
-        time_axis,
-        reverse,
-        name=name,
-        parent=parent,
-    )
+build_stack = builder("build_stack", Stack)
