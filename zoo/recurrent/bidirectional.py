@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions
+from zoo.recurrent import checks, conditions, options
 from zoo.recurrent.composition import LayerLike, build_inner, config_of
 from zoo.recurrent.contract import Carry, RecurrentLayer
 
@@ -57,8 +57,7 @@ class Bidirectional(RecurrentLayer):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        if not callable(self.merge):
-            checks.one_of("merge", self.merge, tuple(_MERGES))
+        options.check(self)
         self._inner(self.reverse)
 
     def setup(self) -> None:

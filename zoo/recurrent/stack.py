@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions
+from zoo.recurrent import checks, conditions, options, parameter_checks
 from zoo.recurrent.composition import LayerLike, build_inner, config_of
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import DEPTH
@@ -58,8 +58,7 @@ class Stack(RecurrentLayer):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        checks.positive_int("num_layers", self.num_layers)
-        checks.rate("dropout_rate", self.dropout_rate)
+        options.check(self)
         self._inner()
 
     def setup(self) -> None:
@@ -179,6 +178,8 @@ class Stack(RecurrentLayer):
         count = self.num_layers - 1
         if not count:
             return ys, ()
+        width = self.output_features if self.layer_norm else None
+        parameter_checks.stacked(self.scope, "rest", count, width)
         stacked = None
         if carry is not None:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carry[1:])
