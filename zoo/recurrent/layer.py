@@ -280,11 +280,7 @@ class GatedLayer(RecurrentLayer):
             keys = (key,) if len(widths) == 1 else (None,) * len(widths)
             if key is not None and len(widths) > 1:
                 keys = tuple(jax.random.split(key, len(widths)))
-            init = (
-                self.carry_init
-                if key is None
-                else parameter_checks.drawn("carry_init", self.carry_init)
-            )
+            init = parameter_checks.drawn("carry_init", self.carry_init)
             return tuple(
                 init(k, (*batch, width), dtype) for k, width in zip(keys, widths, strict=True)
             )
@@ -293,7 +289,7 @@ class GatedLayer(RecurrentLayer):
             checks.keys(rng, "rng")
             return draw(rng)
         try:
-            without = draw(None)
+            return draw(None)
         except (TypeError, AttributeError) as error:
             for stream in ("carry", "params"):
                 if self.scope is not None and self.has_rng(stream):
@@ -304,9 +300,6 @@ class GatedLayer(RecurrentLayer):
                 "carry_init draws random numbers: expected a key for the initial carry, got none. "
                 'Pass rngs={"carry": key} to apply, a key to initialize_carry, or a carry.'
             ) from error
-        for value, width in zip(without, widths, strict=True):
-            parameter_checks.check_drawn("carry_init", value, (*batch, width))
-        return without
 
     def _known_inputs(self) -> int | None:
         """The feature size that existing parameters were made for."""
