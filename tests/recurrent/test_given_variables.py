@@ -70,6 +70,11 @@ def edited(tree, path, change):
     return new
 
 
+def call(layer, variables):
+    """A call that computes nothing: what is wrong is found while tracing."""
+    return jax.eval_shape(lambda xs: layer.apply(variables, None, xs), XS)
+
+
 @pytest.mark.parametrize("wrong", BAD)
 @pytest.mark.parametrize("what", LAYERS)
 def test_a_wrong_array_is_named(what, wrong, built):
@@ -77,10 +82,8 @@ def test_a_wrong_array_is_named(what, wrong, built):
     change, kind, words = BAD[wrong]
     params = variables["params"]
     for path in paths(params)[0]:
-        if wrong == "another width" and path[-2:] == ("proj", "kernel"):
-            continue
         with pytest.raises(kind) as caught:
-            layer.apply({"params": edited(params, path, change)}, None, XS)
+            call(layer, {"params": edited(params, path, change)})
         text = str(caught.value)
         for word in (f"parameter {'/'.join(path)}: ", *words):
             assert word in text
@@ -92,11 +95,13 @@ def test_no_mapping_where_one_should_be(what, built):
     for path in paths(variables["params"])[1]:
         for value in NO_MAPPING.values():
             given = edited(variables["params"], path, lambda _, value=value: value)
-            with pytest.raises(TypeError, match=r"expected a (mapping|floating)") as caught:
-                layer.apply({"params": given}, None, XS)
+            # Of several layers in one, an array is first looked at for their number.
+            kinds = (TypeError, ShapeError)
+            with pytest.raises(kinds, match=r"expected (a mapping|a floating|shape)") as caught:
+                call(layer, {"params": given})
             assert "/".join(path) in str(caught.value)
         with pytest.raises(ValueError, match="expected it among the variables") as caught:
-            layer.apply({"params": edited(variables["params"], path, None)}, None, XS)
+            call(layer, {"params": edited(variables["params"], path, None)})
         assert f"parameter {'/'.join(path)}" in str(caught.value)
 
 
@@ -106,7 +111,7 @@ def test_a_step_checks_them_as_well(what, built):
     if not layer.causal:
         return
     wrong = jax.tree.map(lambda x: x.astype(jnp.int8), variables)
-    with pytest.raises(DTypeError, match="parameter .*int8"):
+    with pytest.raises(DTypeError, match=r"parameter .*int8"):
         layer.apply(wrong, None, XS[0], method="step")
 
 
@@ -114,11 +119,13 @@ def test_a_step_checks_them_as_well(what, built):
 def test_variables_of_no_layer(what, built):
     layer, variables = built[what]
     for given in (None, [variables], 3, XS, {"params": None}, {"params": [1.0]}, {"params": XS}):
-        with pytest.raises(TypeError, match="^variables.*expected a mapping"):
+        with pytest.raises(TypeError, match=r"^variables.*expected a mapping"):
             layer.apply(given, None, XS)
     for given in ({}, {"params": {}}, variables["params"]):
-        with pytest.raises(ValueError, match="expected it among the variables, got none"):
-            layer.apply(given, None, XS)
+        with pytest.raises(
+            (TypeError, ValueError), match=r'variables\["params"\] where variables is'
+        ):
+            call(layer, given)
 
 
 @pytest.mark.parametrize("what", LAYERS)
@@ -194,6 +201,6 @@ def test_keys_of_every_kind_are_taken(what, built):
 
 def test_an_initial_carry_is_drawn_from_a_key():
     layer = registry.build("scan_gru", features=H, carry_init=jax.nn.initializers.normal(1.0))
-    with pytest.raises(TypeError, match="^rng: expected a key, got 3"):
+    with pytest.raises(TypeError, match=r"^rng: expected a key, got 3"):
         layer.initialize_carry(3, (2, 5))
     assert layer.initialize_carry(KEY, (2, 5)).shape == (2, H)

@@ -260,8 +260,8 @@ def variables(given: Any) -> None:
         if not isinstance(tree, Mapping):
             raise DTypeError(
                 f"variables[{name!r}]: expected a mapping from names to arrays, got "
-                f"{type(tree).__name__}. Likely cause: variables that were read or made by hand; "
-                "give what layer.init returns."
+                f"{type(tree).__name__}. Likely cause: variables that were read or made by hand, or "
+                'variables["params"] where variables is meant. Give what layer.init returns.'
             )
 
 
@@ -286,7 +286,8 @@ def keys(rngs: Any, what: str = "rngs") -> None:
                 continue
             got = f"{key.dtype}{list(key.shape)}"
         else:
-            got = repr(key)
+            plain = key is None or isinstance(key, int | float | str)
+            got = repr(key) if plain else type(key).__name__
         raise DTypeError(
             f"{where}: expected a key, got {got}. Likely cause: the number of a seed, or several "
             "keys at once. Cure: jax.random.key(seed), or one of the keys."
