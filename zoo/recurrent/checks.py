@@ -260,8 +260,8 @@ def variables(given: Any) -> None:
         if not isinstance(tree, Mapping):
             raise DTypeError(
                 f"variables[{name!r}]: expected a mapping from names to arrays, got "
-                f"{type(tree).__name__}. Likely cause: variables that were read or made by hand, or "
-                'variables["params"] where variables is meant. Give what layer.init returns.'
+                f"{type(tree).__name__}. Likely cause: variables that were read or made by hand, "
+                'or variables["params"] where variables is meant. Give what layer.init returns.'
             )
 
 

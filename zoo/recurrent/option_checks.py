@@ -18,6 +18,7 @@ import numpy as np
 Check = Callable[[str, Any], Any]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_DTYPES = frozenset(map(jnp.dtype, _FLOATS))
 
 
 def refusal(kind: type[Exception], name: str, expected: str, got: Any, cure: str = "") -> Exception:
@@ -160,7 +161,7 @@ def dtype(name: str, value: Any) -> Any:
     if found is None:
         cure = "Likely cause: a misspelt name. Give jnp.float32 or 'float32', for example."
         raise refusal(TypeError, name, "a floating-point dtype", value, cure)
-    if found not in map(jnp.dtype, _FLOATS):
+    if found not in _DTYPES:
         cure = "Layers compute in floating point and train by gradients."
         if jnp.issubdtype(found, jnp.floating):
             cure = "Others have no arithmetic here: store in them, and cast before the call."
@@ -179,10 +180,15 @@ def dtype_or_none(name: str, value: Any) -> Any:
 
 def _understood(value: Any) -> np.dtype | None:
     try:
-        hash(value)
-        return jnp.dtype(value)
+        return _dtype_of(value)
     except (TypeError, ValueError):
         return None
+
+
+# A layer is built anew at every call.
+@functools.lru_cache(maxsize=64, typed=True)
+def _dtype_of(value: Any) -> np.dtype:
+    return jnp.dtype(value)
 
 
 def precision(name: str, value: Any) -> Any:

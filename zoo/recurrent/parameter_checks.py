@@ -12,6 +12,7 @@ from flax.typing import Dtype, Initializer
 
 from zoo.recurrent.checks import DTypeError, ShapeError
 
+_USUAL = frozenset(map(jnp.dtype, ("float32", "bfloat16", "float16", "float64")))
 _CURE = "Give what layer.init returns, or weights that zoo.recurrent.convert made."
 _FACTORY = (
     "Likely cause: what makes an initialiser instead of one (nn.initializers.normal for "
@@ -91,9 +92,12 @@ def check_given(path: str, value: Any, shape: tuple[int | None, ...]) -> None:
       TypeError: it is no floating-point array.
       ValueError: it has another shape.
     """
+    is_array = isinstance(value, jax.Array | np.ndarray)
+    if is_array and value.shape == shape and value.dtype in _USUAL:
+        return
     wanted = str(tuple("D" if size is None else size for size in shape)).replace("'", "")
     expected = f"parameter {path}: expected a floating-point array of shape {wanted}"
-    if not isinstance(value, jax.Array | np.ndarray):
+    if not is_array:
         raise DTypeError(
             f"{expected}, got {_brief(value)}. Likely cause: variables that were made or read by "
             "hand. Cure: jnp.asarray(value, jnp.float32) for each of them."
@@ -103,7 +107,7 @@ def check_given(path: str, value: Any, shape: tuple[int | None, ...]) -> None:
             f"{expected}, got {_brief(value)}. Likely cause: quantised weights, or variables of "
             "something else. Cure: cast them to float, times their scale where they have one."
         )
-    if jnp.finfo(value.dtype).bits < 16:
+    if value.dtype.itemsize < 2:
         raise DTypeError(
             f"{expected}, got {_brief(value)}. Likely cause: weights stored in 8 bits or fewer, "
             "which have no arithmetic here. Cure: cast them before the call, "
