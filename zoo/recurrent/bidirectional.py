@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions
+from zoo.recurrent import checks, conditions, options
 from zoo.recurrent.composition import Composite, LayerLike, build_inner, builder
 from zoo.recurrent.contract import Carry, RecurrentLayer
 
@@ -59,8 +59,7 @@ class Bidirectional(Composite):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        if self.merge is not None and not callable(self.merge):
-            checks.one_of("merge", self.merge, (*_MERGES, None))
+        options.check(self)
         self._inner(self.reverse)
 
     def setup(self) -> None:

@@ -4,6 +4,7 @@ Shapes and dtypes go through chex, so that ``chex.disable_asserts()`` turns them
 a program's own. Their errors are AssertionErrors as well, for code that catches chex's failures.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -20,64 +21,6 @@ class ShapeError(ValueError, AssertionError):
 
 class DTypeError(TypeError, AssertionError):
     """An array has another dtype than the contract says."""
-
-
-def positive_int(name: str, value: Any, *, optional: bool = False) -> None:
-    """Requires a Python integer >= 1 (or None, where ``optional``).
-
-    Raises:
-      TypeError: it is not an integer.
-      ValueError: it is smaller than 1.
-    """
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(
-            f"{name} must be a positive int{' or None' if optional else ''}, got {value!r} of type "
-            f"{type(value).__name__}."
-        )
-    if value < 1:
-        raise ValueError(f"{name} must be a positive int, got {value}.")
-
-
-def rate(name: str, value: Any) -> None:
-    """Requires a probability in [0, 1).
-
-    Raises:
-      ValueError: it is not.
-    """
-    if not isinstance(value, int | float | np.number) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}.")
-
-
-def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Requires one of ``choices``.
-
-    Raises:
-      ValueError: it is none of them.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
-
-
-def activation(name: str, value: Any) -> Any:
-    """Returns an activation function, looked up in ``jax.nn`` where it is given by name.
-
-    Raises:
-      ValueError: there is none of that name.
-      TypeError: it is neither a name nor callable.
-    """
-    if callable(value):
-        return value
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a function or the name of one, got {value!r}.")
-    found = getattr(jax.nn, value, None)
-    if not callable(found):
-        raise ValueError(
-            f"{name}: expected the name of a function in jax.nn, such as 'sigmoid', 'tanh', "
-            f"'relu' or 'hard_sigmoid', got {value!r}."
-        )
-    return found
 
 
 def array(name: str, value: Any, what: str) -> jax.Array:
@@ -251,19 +194,6 @@ def _carry_cause(
     return " Likely cause: a carry of another batch."
 
 
-def parameter(path: str, value: Any, shape: tuple[int, ...]) -> None:
-    """Checks a parameter that was passed against the layer's options.
-
-    Raises:
-      ValueError: it has another shape.
-    """
-    if jnp.shape(value) != shape:
-        raise ShapeError(
-            f"parameter {path}: expected shape {shape}, got {jnp.shape(value)}. Likely cause: "
-            "variables of a layer with other features, or of a stacked layer."
-        )
-
-
 def steps(name: str, value: Any, shape: tuple[int, ...], kind: type, what: str) -> jax.Array | None:
     """Checks ``seq_lengths``, ``mask`` or ``resets``; None stays None.
 
@@ -323,6 +253,55 @@ def conditions(
     lengths_in_range(seq_lengths, total)
     mask = steps("mask", mask, steps_shape, bool, what)
     return seq_lengths, mask, steps("resets", resets, steps_shape, bool, what)
+
+
+def variables(given: Any) -> None:
+    """Requires what ``layer.init`` returns: a mapping of mappings.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if not isinstance(given, Mapping):
+        raise DTypeError(
+            "variables: expected a mapping such as {'params': ...}, what layer.init returns, got "
+            f"{type(given).__name__}. Likely cause: another argument in its place."
+        )
+    for name, tree in given.items():
+        if not isinstance(tree, Mapping):
+            raise DTypeError(
+                f"variables[{name!r}]: expected a mapping from names to arrays, got "
+                f"{type(tree).__name__}. Likely cause: variables that were read or made by hand, "
+                'or variables["params"] where variables is meant. Give what layer.init returns.'
+            )
+
+
+def keys(rngs: Any, what: str = "rngs") -> None:
+    """Requires a key, or a mapping from names to keys; None is for nothing random.
+
+    Raises:
+      TypeError: one of them is no key.
+    """
+    for where, key in (
+        ((f"{what}[{name!r}]", key) for name, key in rngs.items())
+        if isinstance(rngs, Mapping)
+        else ((what, rngs),)
+    ):
+        if key is None and where == what:
+            continue
+        if isinstance(key, jax.Array | np.ndarray):
+            if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+                if key.ndim == 0:
+                    continue
+            elif key.dtype == np.uint32 and key.ndim == 1:
+                continue
+            got = f"{key.dtype}{list(key.shape)}"
+        else:
+            plain = key is None or isinstance(key, int | float | str)
+            got = repr(key) if plain else type(key).__name__
+        raise DTypeError(
+            f"{where}: expected a key, got {got}. Likely cause: the number of a seed, or several "
+            "keys at once. Cure: jax.random.key(seed), or one of the keys."
+        )
 
 
 def deterministic(value: Any) -> bool:

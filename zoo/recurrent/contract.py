@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import DenyList
 
-from zoo.recurrent import jaxprs, unstable
+from zoo.recurrent import checks, jaxprs, unstable
 
 Carry = Any
 
@@ -221,6 +221,7 @@ class RecurrentLayer(nn.Module):
         Parameters depend on shapes alone, so nothing else of the arguments is looked at: T=1 and
         T=10000 cost the same. Where a variable does depend on the inputs, the layer is run.
         """
+        checks.keys(rngs)
 
         def declare(rngs: Any, args: Any, kwargs: Any) -> Any:
             token = _declaring.set(True)
@@ -234,6 +235,13 @@ class RecurrentLayer(nn.Module):
         if any(map(unstable.is_traced, jax.tree.leaves((rngs, args, kwargs)))):
             return declare(rngs, args, kwargs)
         return _without_inputs(declare, rngs, args, kwargs)
+
+    @nn.nowrap
+    def apply(self, variables: Any, *args: Any, rngs: Any = None, **kwargs: Any) -> Any:
+        """Calls a method with these variables; as ``nn.Module.apply``."""
+        checks.variables(variables)
+        checks.keys(rngs)
+        return super().apply(variables, *args, rngs=rngs, **kwargs)
 
     @nn.nowrap
     def describe(self, input_shape: tuple[int, ...]) -> str:

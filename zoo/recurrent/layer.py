@@ -10,11 +10,10 @@ from flax.linen import initializers
 from flax.linen.linear import default_kernel_init
 from flax.typing import Dtype, Initializer, PrecisionLike
 
-from zoo.recurrent import checks, dtypes
+from zoo.recurrent import checks, dtypes, option_checks, options, parameter_checks, parameters
 from zoo.recurrent.cells import Cell
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
-from zoo.recurrent.engine import IMPLEMENTATIONS, Engine
-from zoo.recurrent.parameters import Projection
+from zoo.recurrent.engine import Engine
 from zoo.recurrent.sequence import Program, run
 from zoo.recurrent.step import Step
 
@@ -89,23 +88,17 @@ class GatedLayer(RecurrentLayer):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        checks.positive_int("features", self.features)
-        checks.positive_int("unroll", self.unroll)
-        checks.positive_int("checkpoint_every", self.checkpoint_every, optional=True)
-        checks.positive_int("truncate_every", self.truncate_every, optional=True)
-        checks.one_of("implementation", self.implementation, IMPLEMENTATIONS)
-        for name in ("dropout_rate", "recurrent_dropout_rate", "zoneout_rate"):
-            checks.rate(name, getattr(self, name))
-        checks.activation("gate_fn", self.gate_fn)
-        checks.activation("activation_fn", self.activation_fn)
+        options.check(self)
+        for name in ("gate_fn", "activation_fn"):
+            option_checks.keeps_shape(name, getattr(self, name), self.features)
 
     @property
     def cell(self) -> Cell:
         """The equations, with this layer's options."""
         return self.cell_class(
             features=self.features,
-            gate_fn=checks.activation("gate_fn", self.gate_fn),
-            activation_fn=checks.activation("activation_fn", self.activation_fn),
+            gate_fn=option_checks.activation_of("gate_fn", self.gate_fn),
+            activation_fn=option_checks.activation_of("activation_fn", self.activation_fn),
             use_bias=self.use_bias,
             **{name: getattr(self, name) for name in self.cell_options},
         )
@@ -252,7 +245,7 @@ class GatedLayer(RecurrentLayer):
         cell = self.cell
         state = cell.widths[-1]
         weights = {
-            name: Projection(
+            name: parameters.Projection(
                 spec,
                 rows=inputs if spec.source == "input" else spec.rows or state,
                 kernel_init=(
@@ -267,7 +260,9 @@ class GatedLayer(RecurrentLayer):
         if not self.learned_carry:
             return weights, None
         return weights, tuple(
-            self.param(f"initial_{name}", self.carry_init, (width,), self.param_dtype)
+            parameters.parameter(
+                self, f"initial_{name}", "carry_init", self.carry_init, (width,), self.param_dtype
+            )
             for name, width in zip(cell.carry_names, cell.widths, strict=True)
         )
 
@@ -285,12 +280,13 @@ class GatedLayer(RecurrentLayer):
             keys = (key,) if len(widths) == 1 else (None,) * len(widths)
             if key is not None and len(widths) > 1:
                 keys = tuple(jax.random.split(key, len(widths)))
+            init = parameter_checks.drawn("carry_init", self.carry_init)
             return tuple(
-                self.carry_init(k, (*batch, width), dtype)
-                for k, width in zip(keys, widths, strict=True)
+                init(k, (*batch, width), dtype) for k, width in zip(keys, widths, strict=True)
             )
 
         if rng is not None:
+            checks.keys(rng, "rng")
             return draw(rng)
         try:
             return draw(None)
@@ -298,6 +294,8 @@ class GatedLayer(RecurrentLayer):
             for stream in ("carry", "params"):
                 if self.scope is not None and self.has_rng(stream):
                     return draw(self.make_rng(stream))
+            # What fails with a key too is no initialiser, and says so.
+            jax.eval_shape(draw, jax.random.key(0))
             raise ValueError(
                 "carry_init draws random numbers: expected a key for the initial carry, got none. "
                 'Pass rngs={"carry": key} to apply, a key to initialize_carry, or a carry.'
@@ -305,10 +303,10 @@ class GatedLayer(RecurrentLayer):
 
     def _known_inputs(self) -> int | None:
         """The feature size that existing parameters were made for."""
-        if self.scope is None or not self.scope.has_variable("params", self.cell.inputs[0]):
+        if self.scope is None:
             return None
-        own = nn.meta.unbox(self.scope.get_variable("params", self.cell.inputs[0]))
-        return own["kernel"].shape[0]
+        cell = self.cell
+        return parameter_checks.rows(self.scope, cell.inputs[0], cell.kernels[cell.inputs[0]].width)
 
     @nn.nowrap
     def _packed(self, leaves: Leaves) -> Carry:

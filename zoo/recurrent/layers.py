@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from zoo.recurrent import cells, checks, layer_norm_cells
+from zoo.recurrent import cells, layer_norm_cells
 from zoo.recurrent.layer import GatedLayer
 
 
@@ -77,11 +77,6 @@ class ScanLSTM(GatedLayer):
 
     cell_class: ClassVar = cells.LSTM
     cell_options: ClassVar = ("forget_bias", "projection")
-
-    def __post_init__(self) -> None:
-        """Checks the options."""
-        super().__post_init__()
-        checks.positive_int("projection", self.projection, optional=True)
 
 
 class ScanSimplifiedGRU(GatedLayer):

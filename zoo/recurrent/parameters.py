@@ -1,12 +1,14 @@
 """The parameters of a leaf layer: names, shapes and values as Flax's own cells have them."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 from flax.typing import Dtype, Initializer
 
-from zoo.recurrent import checks, dtypes
+from zoo.recurrent import dtypes, parameter_checks
 from zoo.recurrent.cells import Kernel
 
 
@@ -22,29 +24,59 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self) -> dict[str, jax.Array]:
         """Declares or reads them."""
+        parameter_checks.subtree(self.scope)
         width, found = (self.spec.width,), {}
         if self.spec.source != "none":
             shape = (self.rows, self.spec.width)
-            found["kernel"] = self._param("kernel", self.kernel_init, shape)
+            option = "kernel_init" if self.spec.source == "input" else "recurrent_kernel_init"
+            found["kernel"] = self._param("kernel", option, self.kernel_init, shape)
         if self.spec.bias:
-            found["bias"] = self._param("bias", self._shifted_bias, width)
+            found["bias"] = self._param("bias", "bias_init", self._shifted_bias, width)
         if self.spec.scale:
-            found["scale"] = self._param("scale", initializers.ones_init(), width)
+            found["scale"] = self._param("scale", "scale_init", initializers.ones_init(), width)
         return found
 
-    def _param(self, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
-        if not self.has_variable("params", name):
-            return self.param(name, _drawn_in_float32(init), shape, self.param_dtype)
-        # Not nn.Module.param: it traces the initialiser at every eager call to learn its shape,
-        # which was three quarters of the time of a small layer's call.
-        value = nn.meta.unbox(self.get_variable("params", name))
-        checks.parameter("/".join((*self.path, name)), value, shape)
-        return value
+    def _param(self, name: str, option: str, init: Initializer, shape: tuple[int, ...]) -> Any:
+        return parameter(self, name, option, _drawn_in_float32(init), shape, self.param_dtype)
 
     def _shifted_bias(self, key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
-        bias = self.bias_init(key, shape, dtype)
+        bias = parameter_checks.drawn("bias_init", self.bias_init)(key, shape, dtype)
         shift = self.spec.bias_shift
         return jax.tree.map(lambda x: x + jnp.asarray(shift, x.dtype), bias) if shift else bias
+
+
+def parameter(
+    module: nn.Module,
+    name: str,
+    option: str,
+    init: Initializer,
+    shape: tuple[int, ...],
+    dtype: Dtype,
+) -> jax.Array:
+    """Declares a parameter of a module, or reads and checks the one that was given.
+
+    Args:
+      module: whose parameter it is.
+      name: of the parameter.
+      option: the option that ``init`` comes from, for messages.
+      init: draws it where there is none yet.
+      shape: which it has.
+      dtype: which it gets where it is drawn.
+
+    Raises:
+      TypeError: what was given, or drawn, is no floating-point array.
+      ValueError: it has another shape; or it is missing.
+    """
+    path = "/".join((*module.path, name))
+    if not module.has_variable("params", name):
+        if not module.is_mutable_collection("params"):
+            raise parameter_checks.missing(path)
+        return module.param(name, parameter_checks.drawn(option, init), shape, dtype)
+    # Not nn.Module.param: it traces the initialiser at every eager call to learn its shape,
+    # which was three quarters of the time of a small layer's call.
+    value = nn.meta.unbox(module.get_variable("params", name))
+    parameter_checks.check_given(path, value, shape)
+    return value
 
 
 def _drawn_in_float32(init: Initializer) -> Initializer:

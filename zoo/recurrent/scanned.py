@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions, placement, probe, rows
+from zoo.recurrent import checks, conditions, options, placement, probe, rows
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
 from zoo.recurrent.step import enter
@@ -101,8 +101,7 @@ class ScannedLayer(RecurrentLayer):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        for name in ("unroll", "checkpoint_every", "truncate_every"):
-            checks.positive_int(name, getattr(self, name), optional=name != "unroll")
+        options.check(self, _OPTIONS)
 
     def setup(self) -> None:
         """Puts the cell's parameters where the layer is, as ``nn.scan`` of the cell would."""

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, runs
+from zoo.recurrent import checks, options, runs
 from zoo.recurrent.composition import (
     Composite,
     LayerLike,
@@ -102,13 +102,14 @@ class Stack(Composite):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        checks.rate("dropout_rate", self.dropout_rate)
+        options.check(self)
         if self.layers is None:
             if self.layer is None:
                 raise TypeError(
                     'stack: expected "layer" and "num_layers", or "layers", got neither.'
                 )
-            checks.positive_int("num_layers", self.num_layers)
+            if self.num_layers is None:
+                raise TypeError("num_layers: expected an int >= 1, got None.")
         elif self.layer is not None or self.num_layers is not None:
             raise TypeError('stack: expected "layer" and "num_layers", or "layers", got both.')
         elif not isinstance(self.layers, tuple):
