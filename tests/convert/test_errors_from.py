@@ -93,9 +93,9 @@ FROM = {
         lambda: convert.from_keras([], keras("ConvLSTM1D")),
         ["ConvLSTM1D", "no exact mapping", "'GRU'"],
     ),
-    "keras, gelu": (
-        lambda: convert.from_keras(GRU_WEIGHTS, keras(activation="gelu")),
-        ["'gelu'", "'relu'"],
+    "keras, unknown activation": (
+        lambda: convert.from_keras(GRU_WEIGHTS, keras(activation="hard_shrink")),
+        ["'hard_shrink'", "'relu'"],
     ),
     "keras, gate that is not symmetric": (
         lambda: convert.from_keras(

@@ -10,7 +10,7 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "numpy")
 
 from zoo.recurrent import convert
-from zoo.recurrent.convert import ConversionError, activations
+from zoo.recurrent.convert import ConversionError
 
 from . import reference
 from .comparison import assert_close
@@ -117,13 +117,6 @@ def test_stateful_layers_have_states_among_their_weights(keras: Any) -> None:
     layer.reset_state()
     config, variables = convert.from_keras(layer)
     assert_close(reference.run(config, variables, X)[1], layer(X))
-
-
-@pytest.mark.parametrize("name", sorted(activations._KERAS))
-def test_activations_of_one_name_are_one_function(keras: Any, name: str) -> None:
-    x = np.linspace(-4, 4, 41, dtype=np.float32)
-    ours = getattr(jax.nn, activations.from_keras_name(name, "test"))
-    assert_close(ours(x), keras.activations.get(name)(x))
 
 
 @pytest.mark.parametrize("reset_after", [True, False])

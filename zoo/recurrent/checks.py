@@ -126,7 +126,7 @@ def carry(given: Any, expected: Any, *, xs_shape: tuple[int, ...], time_axis: in
       time_axis: where time is in them; None for one step.
 
     Returns:
-      The carry with its leaves as JAX arrays.
+      The carry with its leaves as JAX arrays, and tuples where lists were restored for them.
 
     Raises:
       TypeError: another structure, or leaves that are not floating-point arrays.
@@ -134,14 +134,17 @@ def carry(given: Any, expected: Any, *, xs_shape: tuple[int, ...], time_axis: in
     """
     if given is None:
         return None
+    given = _with_containers_of(expected, given)
     want, have = jax.tree.structure(expected), jax.tree.structure(given)
     shapes = jax.tree.map(lambda x: x.shape, expected)
     if want != have:
-        cause = (
-            "an LSTM carry is the pair (c, h), in this order."
-            if want == jax.tree.structure((0, 0))
-            else "the carry of another kind of layer, or of one direction or layer only."
-        )
+        cause = "the carry of another kind of layer, or of one direction or layer only."
+        if want == jax.tree.structure((0, 0)):
+            cause = "an LSTM carry is the pair (c, h), in this order."
+        if any(not hasattr(leaf, "shape") for leaf in jax.tree.leaves(given)):
+            cause = "numbers in the place of arrays, as JSON holds them; use jnp.asarray on each."
+        elif isinstance(given, dict):
+            cause = "a state dict; flax.serialization.from_state_dict(target, it) makes a carry."
         raise DTypeError(
             f"carry: expected the structure {_brief(expected)}, got {_brief(given)}. "
             f"Likely cause: {cause} Use layer.initialize_carry, or None."
@@ -175,6 +178,16 @@ def _kind(x: Any) -> tuple[Any, str]:
     kinds = (jnp.floating, "a floating dtype"), (jnp.integer, "whole numbers"), (jnp.bool_, "bools")
     others = (jnp.complexfloating, "a complex dtype"), (jax.dtypes.prng_key, "random keys")
     return next(kind for kind in (*kinds, *others) if jax.dtypes.issubdtype(x.dtype, kind[0]))
+
+
+def _with_containers_of(expected: Any, given: Any) -> Any:
+    # Plain ones only: a named tuple may have its fields in another order.
+    plain = {type(expected), type(given)} <= {list, tuple}
+    if plain and len(given) == len(expected):
+        return type(expected)(map(_with_containers_of, expected, given))
+    if type(given) is type(expected) is dict and given.keys() == expected.keys():
+        return {key: _with_containers_of(each, given[key]) for key, each in expected.items()}
+    return given
 
 
 def _carry_cause(

@@ -131,18 +131,18 @@ def finite_not_negative(name: str, value: Any) -> float:
     return float(value)
 
 
-def one_of(*choices: str) -> Check:
+def one_of(*choices: str | None) -> Check:
     """Requires one of ``choices``."""
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, str) or value not in choices:
+        if not isinstance(value, str | None) or value not in choices:
             raise refusal(ValueError, name, f"one of {', '.join(map(repr, choices))}", value)
         return value
 
     return check
 
 
-def function_or_one_of(*choices: str) -> Check:
+def function_or_one_of(*choices: str | None) -> Check:
     """Requires a function, or one of ``choices``."""
     named = one_of(*choices)
     return lambda name, value: value if callable(value) else named(name, value)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, options, runs
+from zoo.recurrent import checks, options, parameter_checks, runs
 from zoo.recurrent.composition import (
     Composite,
     LayerLike,
@@ -236,6 +236,8 @@ class Stack(Composite):
             layer, starts = getattr(self, run.name), list(itertools.islice(given, run.count))
             try:
                 if run.repeated:
+                    width = below.shape[-1] if self.layer_norm else None
+                    parameter_checks.stacked(self.scope, run.name, run.count, width)
                     new, each = self._over_depth(method, layer, starts, below, inputs, conditions)
                 elif isinstance(layer, Upper):
                     one, ys = layer.run(method, starts[0], below, inputs, **conditions)

@@ -1,14 +1,21 @@
 """Keras 3: GRU, LSTM, SimpleRNN, Bidirectional, RNN of cells, and sequences of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from zoo.recurrent.convert import carries
-from zoo.recurrent.convert.activations import SYMMETRIC, from_keras_name, to_keras_name
+from zoo.recurrent.convert.activations import require_keras
 from zoo.recurrent.convert.cells import Cell, fold_biases, fuse_gates, split_gates
-from zoo.recurrent.convert.errors import ConversionError, refuse, warn_reversed
+from zoo.recurrent.convert.errors import ConversionError, refuse
+from zoo.recurrent.convert.keras_config import (
+    MERGES,
+    described,
+    direction,
+    plan_layers,
+    require_symmetric,
+)
 from zoo.recurrent.convert.layout import assemble, disassemble
 from zoo.recurrent.convert.plan import plan_of
 from zoo.recurrent.convert.source import Source, as_numpy
@@ -20,7 +27,6 @@ _ORDER = {
     "elman": ("",),
 }
 _KINDS = tuple(_ORDER)
-_MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean"}
 
 
 def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -28,7 +34,9 @@ def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[st
 
     GRU (`reset_after` True and False), LSTM, SimpleRNN, `RNN` of their cells or of
     `StackedRNNCells`, and `Bidirectional` around any of them. A list of layers, or a `Sequential`
-    of nothing else, becomes a stack. Keras is batch-first, so `time_axis` is 1.
+    or Functional model that calls them one after the other, becomes a stack; `Dropout` layers of
+    one rate between all of them become its `dropout_rate`. Keras is batch-first, so `time_axis` is
+    1. A dtype policy that computes in half precision becomes `dtype`.
 
     A GRU with `reset_after=False` becomes `scan_simplified_gru` with the sign of its update gate
     changed, because there that gate keeps the old state and here it takes the new one. Dropout,
@@ -40,13 +48,15 @@ def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[st
             `get_weights()` returns: a list of arrays, for which Keras is not needed.
         config: what `keras.saving.serialize_keras_object(layer)` returns, a dictionary with
             "class_name" and "config" (or a list of them), as the `config.json` in a `.keras` file.
+            One of Keras 2 is told by its "keras_version", "implementation" or "time_major".
 
     Returns:
         The config that `registry.build` takes, and the variables `{"params": ...}` of that layer.
 
     Raises:
-        ConversionError: another kind of layer, an activation that JAX does not have, a layer that
-            is not built, or arrays of another number or shape than the config says.
+        ConversionError: another kind of layer, one with a `call` of its own, an activation that JAX
+            does not have, or that Keras 2 computed otherwise; a layer that is not built, or arrays
+            of another number or shape than the config says.
 
     Example:
         >>> weights = [np.ones((3, 8)), np.ones((2, 8)), np.zeros(8)]
@@ -57,21 +67,16 @@ def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[st
     """
     if config is None:
         parts = source if isinstance(source, list | tuple) else [source]
-        for part in parts:
-            if not (hasattr(part, "get_config") and hasattr(part, "weights")):
-                raise TypeError(
-                    "from_keras: expected a Keras layer or a list of them, or a list of arrays "
-                    f"with `config`; got a {type(part).__name__}."
-                )
-        config = [{"class_name": type(p).__name__, "config": p.get_config()} for p in parts]
-        # The states of a stateful layer count among its weights, under this name.
-        weights = [w for p in parts for w in p.weights if w.name != "rnn_state"]
-        weights = [w.value for w in weights]
+        config = [described(part) for part in parts]
+        # The states of a stateful layer count among its weights, under this name; the state of a
+        # generator of random numbers, which layers with dropout have, is no floating-point array.
+        found = [w for p in parts for w in p.weights if w.name != "rnn_state"]
+        weights = [w.value for w in found if "seed_generator_state" not in w.name]
     else:
         config = config if isinstance(config, list | tuple) else [config]
         weights = list(source)
 
-    plan = [layer for part in config for layer in _layers(part)]
+    plan, dropout = plan_layers(config)
     names = [
         f"layers.{index}.{side}.{name}"
         for index, layer in enumerate(plan)
@@ -97,7 +102,13 @@ def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[st
             "'stack' repeats one layer.",
             "Convert the layers one by one.",
         )
-    return assemble(layers, time_axis=1, reverse=_direction(plan), merge=merges.pop())
+    return assemble(
+        layers,
+        time_axis=1,
+        reverse=direction(plan),
+        merge=merges.pop(),
+        dropout_rate=dropout,
+    )
 
 
 def to_keras(config: Mapping[str, Any], variables: Mapping[str, Any]) -> list[np.ndarray]:
@@ -125,14 +136,13 @@ def to_keras(config: Mapping[str, Any], variables: Mapping[str, Any]) -> list[np
     if callable(plan.merge):
         raise refuse(
             f"merge={plan.merge!r} to Keras",
-            f"Bidirectional merges by name, as {list(_MERGES)}.",
+            f"Bidirectional merges by name, as {list(MERGES)}.",
             "Flax merges by any function.",
         )
     options = layers[0][0].options
     for option in set(options) & {"activation_fn", "gate_fn"}:
-        name = to_keras_name(options[option])
-        from_keras_name(name, f"{option} to Keras")
-    _require_symmetric(plan.kind, options)
+        require_keras(options[option], f"{option} to Keras")
+    require_symmetric(plan.kind, options)
     if layers[0][0].projection is not None:
         raise refuse(
             "a projection to Keras",
@@ -207,117 +217,6 @@ def carry_to_keras(config: Mapping[str, Any], carry: Any) -> list[Any]:
         for layer in carries.from_ours(config, carry)
     ]
     return layers if plan.stacked else layers[0]
-
-
-def _layers(part: Any) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yields, layer by layer, direction → what is to be known of the cell."""
-    if not isinstance(part, Mapping) or not {"class_name", "config"} <= set(part):
-        raise ConversionError(
-            "Keras config: expected a mapping with 'class_name' and 'config', as "
-            f"keras.saving.serialize_keras_object gives it; got {str(part)[:80]!r}."
-        )
-    name, config = part["class_name"], part["config"]
-    if name == "Sequential":
-        for layer in config["layers"]:
-            if layer["class_name"] != "InputLayer":
-                yield from _layers(layer)
-    elif name == "Bidirectional":
-        yield _both(config)
-    elif name == "RNN":
-        cell = config["cell"]
-        stacked = cell["class_name"] == "StackedRNNCells"
-        cells = [
-            _cell(each["class_name"], each["config"], config)
-            for each in (cell["config"]["cells"] if stacked else [cell])
-        ]
-        # Stacked cells take every step together: only what leaves the last one is flipped.
-        yield from ({"forward": each | {"flips": False}} for each in cells[:-1])
-        yield from ({"forward": each} for each in cells[-1:])
-    else:
-        yield {"forward": _cell(name, config, config)}
-
-
-def _both(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    merge = config.get("merge_mode", "concat")
-    if merge not in _MERGES:
-        raise refuse(
-            f"Bidirectional with merge_mode={merge!r}",
-            f"a layer here returns one array of outputs; expected one of {list(_MERGES)}.",
-            "Convert it with merge_mode='concat' and split the outputs in two halves.",
-        )
-    forward = list(_layers(config["layer"]))
-    backward = list(_layers(config.get("backward_layer", config["layer"])))
-    if len(forward) != 1 or len(backward) != 1:
-        raise refuse(
-            "Bidirectional around stacked cells",
-            "'stack' nests around 'bidirectional' here, so that every layer sees both directions.",
-            "Convert the forward and the backward layer one by one.",
-        )
-    sides = {
-        side: layer[0]["forward"] | {"merge": _MERGES[merge]}
-        for side, layer in (("forward", forward), ("backward", backward))
-    }
-    if sides["forward"]["backwards"]:
-        raise refuse(
-            "Bidirectional whose first layer has go_backwards=True",
-            "the first half of the outputs comes from the forward direction here.",
-            "Exchange the two layers.",
-        )
-    return sides
-
-
-def _cell(name: str, config: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    kinds = {"GRU": "gru", "LSTM": "lstm", "SimpleRNN": "elman"}
-    kind = kinds.get(name.removesuffix("Cell"))
-    if kind is None:
-        raise refuse(
-            f"the Keras layer {name}",
-            "it is none that has an equal here.",
-            f"Expected {sorted(kinds)}, their cells in RNN, Bidirectional or Sequential.",
-        )
-    if kind == "gru" and not config.get("reset_after", True):
-        kind = "simplified_gru"
-    where = f"Keras {name}"
-    options = {"activation_fn": from_keras_name(config.get("activation", "tanh"), where)}
-    if kind != "elman":
-        options["gate_fn"] = from_keras_name(config.get("recurrent_activation", "sigmoid"), where)
-    _require_symmetric(kind, options)
-    backwards = bool(layer.get("go_backwards", False))
-    return {
-        "kind": kind,
-        "units": config["units"],
-        "use_bias": bool(config.get("use_bias", True)),
-        "options": options,
-        "backwards": backwards,
-        "flips": backwards and bool(layer.get("return_sequences", False)),
-        "merge": "concat",
-    }
-
-
-def _require_symmetric(kind: str, options: Mapping[str, Any]) -> None:
-    gate = options.get("gate_fn", "sigmoid")
-    if kind == "simplified_gru" and gate not in SYMMETRIC:
-        raise refuse(
-            f"a Keras GRU with reset_after=False and the gate {gate!r}",
-            "its update gate z is 1 - z here, which is the gate of -x for "
-            f"{' and '.join(SYMMETRIC)} only.",
-            "Train with one of these, or with reset_after=True.",
-        )
-
-
-def _direction(plan: Sequence[Mapping[str, Mapping[str, Any]]]) -> bool:
-    """Returns whether the network of one direction runs backwards."""
-    cells = [layer["forward"] for layer in plan if len(layer) == 1]
-    backwards = {cell["backwards"] for cell in cells}
-    if len(backwards) > 1 or any(cell["flips"] for cell in cells[:-1]):
-        raise refuse(
-            "a sequence of Keras layers with go_backwards=True",
-            "each returns its outputs in reversed order, so the next one runs the other way.",
-            "Convert the layers one by one and flip the outputs between them.",
-        )
-    if cells and cells[-1]["flips"]:
-        warn_reversed("Keras with go_backwards=True")
-    return backwards == {True}
 
 
 def _read_cell(source: Source, path: str, cell: Mapping[str, Any]) -> Cell:

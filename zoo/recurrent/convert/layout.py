@@ -12,7 +12,7 @@ from zoo.recurrent.convert.activations import name_of
 from zoo.recurrent.convert.cells import KINDS, Cell, read_cell
 from zoo.recurrent.convert.errors import ConversionError, refuse, warn_narrowed
 from zoo.recurrent.convert.plan import DEFAULTS, Plan, plan_of
-from zoo.recurrent.convert.source import Source, as_jax, flatten, runnable
+from zoo.recurrent.convert.source import Source, as_jax, common_dtype, flatten, runnable
 
 Layers = Sequence[Sequence[Cell]]
 Merge = str | Callable[..., Any]
@@ -57,7 +57,8 @@ def assemble(
     if first.initial:
         config["learned_carry"] = True
     trees = [_tree(cells) for cells in layers]
-    dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(trees)))
+    dtype = common_dtype(leaf.dtype for leaf in jax.tree.leaves(trees))
+    trees = jax.tree.map(lambda leaf: leaf.astype(dtype, copy=False), trees)
     found, dtype = dtype, runnable(dtype)
     if found != dtype:
         warn_narrowed(found, dtype)

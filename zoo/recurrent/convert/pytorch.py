@@ -16,6 +16,12 @@ from zoo.recurrent.convert.errors import ConversionError, refuse
 from zoo.recurrent.convert.layout import assemble, disassemble, require_functions
 from zoo.recurrent.convert.plan import plan_of
 from zoo.recurrent.convert.source import Source, as_numpy, count_gates
+from zoo.recurrent.convert.torch_sources import (
+    check_state_dict,
+    read_safetensors,
+    recurrent_module,
+    weights_of,
+)
 
 # The order in which torch fuses the gates, which is ours as well.
 _ORDER = {"gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o"), "elman": ("",)}
@@ -38,9 +44,13 @@ def from_torch(
     The two biases that torch keeps for each gate are added where the equations add them. Dropout
     between layers, which only a module tells, becomes the `dropout_rate` of the stack.
 
+    Weights that a module computes from others (`weight_norm`, `spectral_norm`,
+    `torch.nn.utils.parametrize`, `prune`) become what they are in evaluation.
+
     Args:
-        source: a module; or a state dict (name → array of any library, torch is not needed); or the
-            path of a `.safetensors` file, of which only the keys under `prefix` are read.
+        source: a module, compiled or not; or a state dict (name → array of any library, torch is
+            not needed); or the path of a `.safetensors` file, of which only the keys under `prefix`
+            are read.
         prefix: where the layer lies in a larger module or state dict, `"encoder.rnn"`.
         nonlinearity: "tanh" (the default) or "relu", of a `torch.nn.RNN`'s state dict.
         batch_first: True for inputs (B, T, D) and `time_axis=1`; by default False, (T, B, D).
@@ -51,7 +61,8 @@ def from_torch(
 
     Raises:
         ConversionError: a key is missing, left over, or of another shape than the others imply.
-            A file of another format: it may hold pickles, which are never opened.
+            A file of another format: it may hold pickles, which are never opened. A module with a
+            `forward` of its own, one in TorchScript, or quantised; a whole checkpoint.
         TypeError: `source` is none of the above.
 
     Example:
@@ -69,15 +80,16 @@ def from_torch(
     dropout = 0.0
     if isinstance(source, Mapping):
         origin = "torch state dict"
+        check_state_dict(source, prefix)
         reader = Source(source, origin, prefix)
     elif isinstance(source, str | os.PathLike):
         origin = f"safetensors file {Path(source).name}"
-        reader = Source(_read_safetensors(source, prefix), origin, prefix)
+        reader = Source(read_safetensors(source, prefix), origin, prefix)
     else:
-        module = _recurrent_module(source, prefix)
+        module = recurrent_module(source, prefix)
         name = type(module).__name__
         origin = f"torch {name}"
-        reader = Source(module.state_dict(), origin)
+        reader = Source(weights_of(module), origin)
         told = {
             "nonlinearity": (nonlinearity, _nonlinearity(module)),
             "batch_first": (batch_first, getattr(module, "batch_first", False)),
@@ -236,54 +248,9 @@ def carry_to_torch(config: Mapping[str, Any], carry: Any) -> Any:
     return tensors if len(tensors) == 2 else tensors[0]
 
 
-def _recurrent_module(source: Any, prefix: str) -> Any:
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(source, torch.nn.Module):
-        raise TypeError(
-            "from_torch: expected a torch module, a state dict, or the path of a .safetensors "
-            f"file; got a {type(source).__name__}."
-        )
-    known = (torch.nn.RNNBase, torch.nn.RNNCellBase)
-    try:
-        module = source.get_submodule(prefix.rstrip("."))
-    except AttributeError:
-        module = None
-    if not isinstance(module, known):
-        inside = [repr(path) for path, m in source.named_modules() if isinstance(m, known)]
-        raise ConversionError(
-            f"torch {type(source).__name__}: expected a torch.nn GRU, LSTM or RNN at the prefix "
-            f"{prefix!r}; found {type(module).__name__ if module else 'nothing'}. "
-            + (f"Recurrent modules lie at {', '.join(inside)}." if inside else "It holds none.")
-        )
-    return module
-
-
 def _nonlinearity(module: Any) -> str | None:
     modes = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
     return modes.get(getattr(module, "mode", ""), getattr(module, "nonlinearity", None))
-
-
-def _read_safetensors(path: str | os.PathLike[str], prefix: str) -> dict[str, np.ndarray]:
-    if Path(path).suffix != ".safetensors":
-        raise ConversionError(
-            f"{Path(path).name}: expected a .safetensors file. Other torch files hold pickles, "
-            "which can run code and are never opened here. Load it yourself with torch.load(path, "
-            "weights_only=True) and give the state dict."
-        )
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            # Keys outside the prefix are needed by name only, for messages.
-            return {
-                key: file.get_tensor(key) if key.startswith(prefix) else np.empty(0)
-                for key in file.keys()  # noqa: SIM118 (no mapping)
-            }
-    except SafetensorError as error:
-        raise ConversionError(
-            f"{Path(path).name}: expected a safetensors file; its contents are something else "
-            f"({error}). Likely cause: a pickle that was renamed, or a download that was cut short."
-        ) from error
 
 
 def _read_layers(source: Source, nonlinearity: str | None) -> list[list[Cell]]:

@@ -1,8 +1,9 @@
 """Reading foreign weights: every key is checked, and every key is used or the conversion fails."""
 
 import difflib
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.recurrent.convert.errors import ConversionError
+
+_FLOATS = tuple(map(jnp.dtype, ("float16", "bfloat16", "float32", "float64")))
 
 
 class Source:
@@ -35,6 +38,12 @@ class Source:
         self.origin = origin
         if prefix and not prefix.endswith(separator):
             prefix += separator
+        strangers = [key for key in arrays if not isinstance(key, str)]
+        if strangers:
+            raise ConversionError(
+                f"{origin}: expected names as keys; found {strangers[:8]!r}. Likely cause: not the "
+                "weights but what holds them, or an optimiser's state. Take those keys out."
+            )
         self._prefix = prefix
         self._arrays = arrays
         self._left = [key[len(prefix) :] for key in arrays if key.startswith(prefix)]
@@ -58,7 +67,10 @@ class Source:
             raise ConversionError(
                 f"{self.origin}: key '{self._prefix}{key}' is missing; {self._found(key)}."
             )
-        return tuple(np.shape(self._arrays[self._prefix + key]))
+        value = self._arrays[self._prefix + key]
+        if hasattr(value, "shape"):
+            return tuple(value.shape)
+        return as_numpy(value, f"{self.origin}: key '{self._prefix}{key}'").shape
 
     def take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """Returns the array at `key`, which must have exactly `shape`, and uses the key up.
@@ -75,13 +87,20 @@ class Source:
         array = as_numpy(self._arrays[full], f"{self.origin}: key '{full}'")
         if array.shape != tuple(shape):
             self.mismatch(key, str(tuple(shape)))
-        if not jnp.issubdtype(array.dtype, jnp.floating):
+        if array.dtype not in _FLOATS:
             raise ConversionError(
                 f"{self.origin}: key '{self._prefix}{key}' has dtype {array.dtype}; expected "
-                "floating-point weights. Quantised weights have to be dequantised first."
+                f"floating-point weights, {', '.join(d.name for d in _FLOATS)}. Quantised weights "
+                "have to be dequantised, narrower ones widened and wider ones narrowed first."
             )
         self._left.remove(key)
-        return array
+        return array.astype(common_dtype({array.dtype, *self._dtypes}), copy=False)
+
+    @functools.cached_property
+    def _dtypes(self) -> list[np.dtype]:
+        arrays = [self._arrays[self._prefix + key] for key in self._all]
+        names = {str(getattr(array, "dtype", "")).removeprefix("torch.") for array in arrays}
+        return [dtype for dtype in _FLOATS if dtype.name in names]
 
     def mismatch(self, key: str, expected: str) -> None:
         """Raises the error that says which shape was found at `key` and which was expected."""
@@ -97,7 +116,7 @@ class Source:
             ConversionError: some keys are left; they are named with their shapes.
         """
         if self._left:
-            left = ", ".join(f"'{self._prefix}{k}' {self.shape(k)}" for k in self._left[:8])
+            left = ", ".join(map(self._described, self._left[:8]))
             more = f" and {len(self._left) - 8} more" if len(self._left) > 8 else ""
             raise ConversionError(
                 f"{self.origin}: keys are left over that the layer has no place for: {left}{more}."
@@ -113,7 +132,29 @@ class Source:
             heads = sorted({k.split(".")[0].split("/")[0] for k in self._arrays})[:8]
             return f"no key begins with {self._prefix!r}, they begin with {heads}"
         near = difflib.get_close_matches(key, self._all, n=4, cutoff=0.0)
-        return "found " + ", ".join(f"'{self._prefix}{k}' {self.shape(k)}" for k in near)
+        return "found " + ", ".join(map(self._described, near))
+
+    def _described(self, key: str) -> str:
+        value = self._arrays[self._prefix + key]
+        what = tuple(value.shape) if hasattr(value, "shape") else f"(a {type(value).__name__})"
+        return f"'{self._prefix}{key}' {what}"
+
+
+def _torch_numpy(value: Any, what: str) -> np.ndarray:
+    torch = sys.modules["torch"]
+    try:
+        value = value.detach().cpu()
+        if value.dtype == torch.bfloat16:
+            # NumPy has no bfloat16 of its own, so torch cannot hand it over: pass the bits.
+            return value.view(torch.int16).numpy().view(jnp.bfloat16)
+        return value.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise ConversionError(
+            f"{what} is a torch tensor of {value.dtype}, {value.layout} on {value.device}, and has "
+            f"no array of numbers ({str(error).splitlines()[0]}). Expected a dense tensor of "
+            "float16, bfloat16, float32 or float64: use .dequantize(), .to_dense() or "
+            ".to(torch.bfloat16), or load the weights of a module that is on 'meta'."
+        ) from error
 
 
 def as_numpy(value: Any, what: str) -> np.ndarray:
@@ -123,18 +164,34 @@ def as_numpy(value: Any, what: str) -> np.ndarray:
         ConversionError: `value` is no array of numbers.
     """
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        torch = sys.modules["torch"]
-        if value.dtype == torch.bfloat16:
-            # NumPy has no bfloat16 of its own, so torch cannot hand it over: pass the bits.
-            return value.view(torch.int16).numpy().view(jnp.bfloat16)
-        return value.numpy()
-    array = np.asarray(value)
+        return _torch_numpy(value, what)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ConversionError(
+            f"{what} holds a {type(value).__name__} of rows of unequal lengths; expected an array "
+            "of numbers. Likely cause: a record of the training, which is no weight."
+        ) from error
     if array.dtype == object:
         raise ConversionError(
             f"{what} holds a {type(value).__name__} of objects; expected an array of numbers."
         )
     return array
+
+
+def common_dtype(dtypes: Iterable[Any]) -> np.dtype:
+    """Returns the narrowest dtype that holds the numbers of all: float32 for two kinds of half.
+
+    Example:
+        >>> common_dtype([np.float16, jnp.bfloat16])
+        dtype('float32')
+    """
+    found = {jnp.dtype(dtype) for dtype in dtypes}
+    if found >= {jnp.dtype(np.float16), jnp.dtype(jnp.bfloat16)}:
+        # NumPy knows no common dtype of these two.
+        found.add(np.dtype(np.float32))
+        found.remove(np.dtype(np.float16))
+    return np.result_type(*found)
 
 
 def as_jax(tree: Any) -> Any:
