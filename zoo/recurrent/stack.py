@@ -268,6 +268,9 @@ class Stack(Composite):
     ) -> tuple[tuple[Carry, ...], tuple[jax.Array, ...]]:
         """Climbs equal layers; returns all carries, and the outputs of all (or of the last)."""
         stacked = None
+        if only_declares():
+            # Parameters that come out of a loop would seem to depend on what goes in.
+            below, xs = jnp.zeros(below.shape, below.dtype), jnp.zeros(xs.shape, xs.dtype)
         if starts[0] is not None:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
