@@ -155,9 +155,13 @@ def check_drawn(option: str, value: Any, shape: tuple[int, ...]) -> None:
         raise ShapeError(f"{_returns(option, shape)}, got {_brief(value)}.")
 
 
+class MissingError(ValueError):
+    """A parameter is not among the variables."""
+
+
 def missing(path: str) -> ValueError:
     """The error for a parameter that was not given."""
-    return ValueError(
+    return MissingError(
         f"parameter {path}: expected it among the variables, got none. Likely cause: variables of "
         'another layer or with other options, or variables["params"] where variables is meant. '
         f"{_CURE}"

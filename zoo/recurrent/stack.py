@@ -23,7 +23,11 @@ from zoo.recurrent.pointwise import Pointwise
 from zoo.recurrent.runs import Run
 from zoo.recurrent.upper import Upper, side_by_side
 
-_NOT_FOUND = flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound
+_NOT_FOUND = (
+    parameter_checks.MissingError,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeCollectionNotFound,
+)
 
 
 class Stack(Composite):
