@@ -65,7 +65,7 @@ BAD = {
     "implementation": ["cudnn", None, True, ["scan"], 0],
     "forget_bias": NUMBER,
     "epsilon": [*NUMBER, -1e-6],
-    "merge": ["cat", None, 3, ["sum"], True],
+    "merge": ["cat", 3, ["sum"], True],
 }
 
 YES = [True, False, np.True_, np.bool_(False)]
@@ -104,7 +104,7 @@ GOOD = {
     "implementation": ["auto", "scan", "fused"],
     "forget_bias": [0, 1, -1.5, np.float32(1.0), np.int64(1)],
     "epsilon": [0, 1e-6, np.float32(1e-3)],
-    "merge": ["concat", "sum", "mul", "mean", jnp.maximum],
+    "merge": ["concat", "sum", "mul", "mean", jnp.maximum, None],
 }
 
 REQUIRED = {

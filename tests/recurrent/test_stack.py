@@ -228,7 +228,11 @@ REFUSED = {
     "number": (TypeError, "layer: expected a registered name", {"layers": [3]}),
     "no name": (TypeError, "layer: expected a registered name", {"layers": [{"features": 3}]}),
     "unknown": (ValueError, "did you mean", {"layers": ["scan_gry"]}),
-    "residual": (ValueError, "got 6 features at layers_1", {"layers": [GRU, LSTM], "residual": 1}),
+    "residual": (
+        ValueError,
+        "got 6 features at layers_1",
+        {"layers": [GRU, LSTM], "residual": True},
+    ),
     "time": (ValueError, "time_axis", {"layers": [GRU, {**LSTM, "time_axis": 1}]}),
 }
 

@@ -72,11 +72,16 @@ def check_variables(runs: Sequence[Run], params: Mapping[str, Any]) -> None:
     if others:
         raise _another_depth(runs, f"parameters under {_listing(others)} too")
     for run in runs:
-        leaves = jax.tree_util.tree_leaves_with_path(nn.meta.unbox(params.get(run.name, {})))
-        for path, leaf in leaves if run.repeated else ():
-            if leaf.shape[:1] != (run.count,):
-                where = "/".join([run.name, jax.tree_util.keystr(path, simple=True, separator="/")])
-                raise _another_depth(runs, f"shape {leaf.shape} at {where}")
+        found = params.get(run.name) if run.repeated else None
+        if not isinstance(found, Mapping):
+            continue
+        leaves = jax.tree_util.tree_leaves_with_path(nn.meta.unbox(found))
+        depths = {getattr(leaf, "shape", ())[:1] for _, leaf in leaves}
+        # Where they differ, or are none, it is no other depth but a wrong array.
+        if len(depths) == 1 and not depths <= {(), (run.count,)}:
+            path, leaf = leaves[0]
+            where = "/".join([run.name, jax.tree_util.keystr(path, simple=True, separator="/")])
+            raise _another_depth(runs, f"shape {leaf.shape} at {where}")
 
 
 def missing_variables(runs: Sequence[Run], params: Collection[str], error: Exception) -> Exception:

@@ -18,7 +18,8 @@ def _loops(x: jax.Array) -> jax.Array:
 
 
 def _scans(x: jax.Array) -> jax.Array:
-    return jax.lax.scan(lambda a, k: (jnp.tanh(a * k + x), None), x, jnp.arange(1.0, 3.0))[0]
+    factors = jnp.arange(1.0, 3.0, dtype=x.dtype)
+    return jax.lax.scan(lambda a, k: (jnp.tanh(a * k + x), None), x, factors)[0]
 
 
 def _chooses(x: jax.Array) -> jax.Array:
