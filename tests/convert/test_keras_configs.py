@@ -293,12 +293,12 @@ def test_subclasses(library: Any) -> None:
         pass
 
     class Doubled(library.layers.GRU):
-        def call(self, *args: Any, **options: Any) -> Any:
-            return 2 * super().call(*args, **options)
+        def call(self, sequences, initial_state=None, mask=None, training=False):
+            return 2 * super().call(sequences, initial_state, mask, training)
 
     class GRUCell(library.layers.GRUCell):
-        def call(self, *args: Any, **options: Any) -> Any:
-            return super().call(*args, **options)
+        def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+            return super().call(inputs, states, training=training)
 
     class Network(library.Model):
         def __init__(self) -> None:
