@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import jaxprs
+from zoo.recurrent import jaxprs, unstable
 
 
 class NoInitialCarryError(ValueError):
@@ -127,9 +127,9 @@ def _key() -> jax.ShapeDtypeStruct:
 def _aside() -> Any:
     """Keeps questions out of the table of ``nn.tabulate``, where every call is a row."""
     # Outside of it nothing must be written down: it would be taken for a leak of tracers.
-    if not getattr(getattr(nn.module, "_context", None), "call_info_stack", None):
-        return contextlib.nullcontext()
-    return getattr(nn.module, "_tabulate_context", contextlib.nullcontext)()
+    tabulating = getattr(unstable.find("flax.linen.module:_context"), "call_info_stack", None)
+    table = unstable.find("flax.linen.module:_tabulate_context")
+    return table() if tabulating and table is not None else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is used of JAX although it may change: why, and what happens without it."""
+"""What is used of JAX and Flax although it may change: why, and what happens without it."""
 
 import functools
 import importlib
@@ -24,6 +24,11 @@ INTERFACES: dict[str, str] = {
     "jax.interpreters.batching:fancy_primitive_batchers": "Its ``vmap``; see Primitive.",
     "jax.interpreters.mlir:register_lowering": "Its compilation; see Primitive.",
     "jax.interpreters.mlir:lower_fun": "The same; see Primitive.",
+    "flax.linen.module:_context": (
+        "``nn.tabulate`` is kept from listing what is asked of a cell before it has parameters. "
+        "Without it, it fails for cells whose ``initialize_carry`` lacks ``nn.nowrap``."
+    ),
+    "flax.linen.module:_tabulate_context": "The same; see _context.",
     "jax.core:Tracer": (
         "Arrays whose values are known are told from others: sequence lengths are held against T. "
         "Without it, all are taken as unknown, and lengths are clamped."
@@ -36,7 +41,7 @@ either."""
 
 @functools.cache
 def find(path: str) -> Any:
-    """Returns what ``"module:attribute"`` names, or None where the installed JAX has none.
+    """Returns what ``"module:attribute"`` names, or None where the installed version has none.
 
     Raises:
       KeyError: the path is not listed in ``INTERFACES``.
