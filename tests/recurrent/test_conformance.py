@@ -15,6 +15,7 @@ XS = some((6, 3, 5))
 # Checked whole by default; of the others, which share their code, the dearest checks are slow.
 WHOLE = ("scan_gru", "bidirectional")
 DEAR = (
+    "check_activations",
     "check_batch_axes",
     "check_carries",
     "check_conditions_together",
