@@ -263,7 +263,11 @@ RANKS = {
 
 
 @pytest.mark.parametrize("outer", [*OUTER, "list"])
-@pytest.mark.parametrize("merge", ["concat", "mul", jnp.maximum], ids=["concat", "mul", "function"])
+@pytest.mark.parametrize(
+    "merge",
+    ["concat", *(pytest.param(merge, marks=pytest.mark.slow) for merge in ("mul", jnp.maximum))],
+    ids=["concat", "mul", "function"],
+)
 @pytest.mark.parametrize("rank", RANKS)
 def test_conditions_reach_carries_of_any_rank(rank, merge, outer):
     inner, options, xs = RANKS[rank]
@@ -287,7 +291,13 @@ def test_conditions_reach_carries_of_any_rank(rank, merge, outer):
     assert finite(jax.grad(loss)(variables))
 
 
-@pytest.mark.parametrize("shape", [(T, 0, D), (0, B, D), (0, 0, D), (T, 2, 0, D), (T, 0, 2, D)])
+EMPTY = [(T, 0, D), (0, B, D)]
+EMPTIER = [(0, 0, D), (T, 2, 0, D), (T, 0, 2, D)]
+
+
+@pytest.mark.parametrize(
+    "shape", [*EMPTY, *(pytest.param(shape, marks=pytest.mark.slow) for shape in EMPTIER)]
+)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_nothing_at_all_goes_through_composites(name, shape):
     layer = registry.build(CONFIGS[name])
@@ -319,7 +329,7 @@ def lifted(lift, layer, **options):
     return lift(type(layer), **options)(**fields)
 
 
-@pytest.mark.parametrize("method", ["__call__", "history"])
+@pytest.mark.parametrize("method", ["__call__", pytest.param("history", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_lifted_composites_take_conditions_by_position(name, method):
     layer = registry.build(CONFIGS[name])

@@ -36,7 +36,7 @@ LAYERS = {
         "stack", layer="scan_gru", features=4, num_layers=3, layer_norm=True
     ),
 }
-QUICK = ("gru", "gru, scan", "lstm projected", "scanned", "bidirectional", "stack")
+QUICK = ("gru", "scanned", "stack")
 
 
 @contextlib.contextmanager

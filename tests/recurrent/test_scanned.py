@@ -66,7 +66,7 @@ def test_a_cell_does_what_it_does_under_nn_rnn(name, checkpoint_every):
     assert jax.tree.map(jnp.shape, shapes["params"]["cell"]) == jax.tree.map(jnp.shape, params)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "decoder"])
 def test_conditions_are_kept_row_by_row(name, reverse):
     """What a row does is what it does alone, in the pieces that its conditions leave."""
