@@ -225,3 +225,12 @@ def test_dropout_under_lifting_wants_a_static_flag(lift):
         assert_close(dropped, layer.apply(*args, False, rngs=rngs)[1], 1e-6)
     with pytest.raises(TypeError, match=r"deterministic: .*static_argnums"):
         lift(type(layer))(**options).apply(*args, False, rngs=rngs)
+
+
+def test_a_stack_of_cells_wants_one_too():
+    layer = registry.build(
+        "stack", layer=scanned(nn.GRUCell), features=H, num_layers=2, dropout_rate=0.5
+    )
+    lifted = nn.remat(type(layer))(**options_of(layer))
+    with pytest.raises(TypeError, match=r"deterministic: .*static_argnums"):
+        lifted.apply(variables_of(layer, XS), None, XS, None, None, None, False)

@@ -165,6 +165,7 @@ class Stack(Composite):
     ) -> tuple[Carry, jax.Array]:
         """Runs all layers; see ``RecurrentLayer``."""
         given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
+        deterministic = checks.deterministic(deterministic)
         return self._run("__call__", carry, xs, **given, deterministic=deterministic)
 
     def history(
@@ -178,6 +179,7 @@ class Stack(Composite):
     ) -> tuple[Carry, jax.Array]:
         """Returns one history per layer, and ys; see ``RecurrentLayer``."""
         given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
+        deterministic = checks.deterministic(deterministic)
         return self._run("history", carry, xs, **given, deterministic=deterministic)
 
     def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
