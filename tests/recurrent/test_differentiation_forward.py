@@ -97,7 +97,7 @@ def some_slow(names, quick):
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS)
-@pytest.mark.parametrize("compiled", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("compiled", [True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("leaf", some_slow(LEAVES, ("gru",)))
 def test_every_layer(leaf, mode, compiled, conditions):
