@@ -139,14 +139,15 @@ def _steps(case: Case) -> Callable:
     import jax
     import jax.numpy as jnp
 
-    from zoo.recurrent.cells import GRU, LSTM
     from zoo.recurrent.engine.products import Arithmetic, Multiplier
+    from zoo.recurrent.layers.gru import GRU
+    from zoo.recurrent.layers.lstm import LSTM
 
     cell = {"gru": GRU, "lstm": LSTM}[case.cell](case.size.features, use_bias=False)
     arithmetic = Arithmetic(None, jnp.dtype(jnp.float32))
 
     def run(stack: jax.Array, start: jax.Array, inputs: tuple) -> tuple:
-        (group,) = cell.asks
+        (group,) = cell.products
         weights = {name: {} for name in cell.kernels}
 
         def step(carry: tuple, u: dict) -> tuple[tuple, jax.Array]:

@@ -22,8 +22,8 @@ def names(pattern: str = "*", family: str | None = None) -> list[str]:
 
     Example:
         >>> import registry
-        >>> registry.names("scan_*gru", family="recurrent")
-        ['scan_gru', 'scan_layer_norm_gru', 'scan_simplified_gru']
+        >>> registry.names("scan_*lstm", family="recurrent")
+        ['scan_conv_lstm', 'scan_layer_norm_lstm', 'scan_lstm', 'scan_slstm']
     """
     return [entry.name for entry in entries(pattern, family)]
 

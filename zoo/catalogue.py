@@ -8,15 +8,36 @@ Shapes: T time, *batch any batch axes, D input features, H hidden features, P pr
 from typing import Any
 
 _ARRAY_CARRY = {
-    "family": "recurrent",
     "inputs": "carry (*batch, H) or None, xs (T, *batch, D)",
     "outputs": "carry (*batch, H), ys (T, *batch, H)",
 }
 _LSTM_CARRY = {
-    "family": "recurrent",
     "inputs": "carry (c (*batch, H), h (*batch, H)) or None, xs (T, *batch, D)",
     "outputs": "carry (c, h), ys (T, *batch, H); h and ys are P wide with projection=P",
 }
+_SLSTM_CARRY = {
+    "inputs": "carry (c, n, m, h), each (*batch, H), or None, xs (T, *batch, D)",
+    "outputs": "carry (c, n, m, h), ys (T, *batch, H)",
+}
+_TIMED_CARRY = {
+    "inputs": "carry (*batch, H) or None, xs (T, *batch, D), intervals (T, *batch) or None",
+    "outputs": _ARRAY_CARRY["outputs"],
+}
+
+
+def _leaf(
+    factory: str, summary: str, *references: str, aliases: tuple[str, ...] = (), **about: str
+) -> dict[str, Any]:
+    """The entry of a leaf layer; ``factory`` begins below ``zoo.recurrent.layers``."""
+    return {
+        "factory": f"zoo.recurrent.layers.{factory}",
+        "family": "recurrent",
+        "summary": summary,
+        "references": references,
+        "aliases": aliases,
+        **(about or _ARRAY_CARRY),
+    }
+
 
 _LSTM_PAPERS = (
     "Hochreiter and Schmidhuber, 1997, Long Short-Term Memory, doi:10.1162/neco.1997.9.8.1735",
@@ -27,53 +48,101 @@ _GRU_PAPER = "Cho et al., 2014, Learning Phrase Representations using RNN, arXiv
 _LAYER_NORM_PAPER = "Ba, Kiros and Hinton, 2016, Layer Normalization, arXiv:1607.06450"
 
 LAYERS: dict[str, dict[str, Any]] = {
-    "scan_gru": {
-        "factory": "zoo.recurrent:ScanGRU",
-        "summary": "Gated recurrent unit, reset after the product, as in Flax, PyTorch and cuDNN.",
-        "references": (_GRU_PAPER,),
-        "aliases": ("gru",),
-        **_ARRAY_CARRY,
-    },
-    "scan_lstm": {
-        "factory": "zoo.recurrent:ScanLSTM",
-        "summary": "Long short-term memory, with an optional projection of h (LSTMP).",
-        "references": _LSTM_PAPERS,
-        "aliases": ("lstm",),
+    "scan_gru": _leaf(
+        "gru:ScanGRU",
+        "Gated recurrent unit, reset after the product, as in Flax, PyTorch and cuDNN.",
+        _GRU_PAPER,
+        aliases=("gru",),
+    ),
+    "scan_lstm": _leaf(
+        "lstm:ScanLSTM",
+        "Long short-term memory, with optional projection of h, peepholes and coupled gates.",
+        *_LSTM_PAPERS,
+        aliases=("lstm",),
         **_LSTM_CARRY,
-    },
-    "scan_simplified_gru": {
-        "factory": "zoo.recurrent:ScanSimplifiedGRU",
-        "summary": "Gated recurrent unit, reset before the product, one bias per gate.",
-        "references": ("Chung et al., 2014, Empirical Evaluation of Gated RNNs, arXiv:1412.3555",),
-        "aliases": ("simplified_gru", "scan_simple_gru"),
-        **_ARRAY_CARRY,
-    },
-    "scan_elman": {
-        "factory": "zoo.recurrent:ScanElman",
-        "summary": "Elman's simple recurrent network, without gates.",
-        "references": ("Elman, 1990, Finding Structure in Time, doi:10.1207/s15516709cog1402_1",),
-        **_ARRAY_CARRY,
-    },
-    "scan_mgu": {
-        "factory": "zoo.recurrent:ScanMGU",
-        "summary": "Minimal gated unit: one gate that both forgets and resets.",
-        "references": (
-            "Zhou et al., 2016, Minimal Gated Unit for Recurrent Neural Networks, arXiv:1603.09420",
-        ),
-        **_ARRAY_CARRY,
-    },
-    "scan_layer_norm_gru": {
-        "factory": "zoo.recurrent:ScanLayerNormGRU",
-        "summary": "Gated recurrent unit with layer normalisation inside the step.",
-        "references": (_LAYER_NORM_PAPER, _GRU_PAPER),
-        **_ARRAY_CARRY,
-    },
-    "scan_layer_norm_lstm": {
-        "factory": "zoo.recurrent:ScanLayerNormLSTM",
-        "summary": "Long short-term memory with layer normalisation inside the step.",
-        "references": (_LAYER_NORM_PAPER, *_LSTM_PAPERS),
+    ),
+    "scan_simplified_gru": _leaf(
+        "simplified_gru:ScanSimplifiedGRU",
+        "Gated recurrent unit, reset before the product, one bias per gate.",
+        "Chung et al., 2014, Empirical Evaluation of Gated RNNs, arXiv:1412.3555",
+        aliases=("simplified_gru", "scan_simple_gru"),
+    ),
+    "scan_elman": _leaf(
+        "elman:ScanElman",
+        "Elman's simple recurrent network, without gates.",
+        "Elman, 1990, Finding Structure in Time, doi:10.1207/s15516709cog1402_1",
+    ),
+    "scan_mgu": _leaf(
+        "mgu:ScanMGU",
+        "Minimal gated unit: one gate that both forgets and resets.",
+        "Zhou et al., 2016, Minimal Gated Unit for Recurrent Neural Networks, arXiv:1603.09420",
+    ),
+    "scan_layer_norm_gru": _leaf(
+        "layer_norm:ScanLayerNormGRU",
+        "Gated recurrent unit with layer normalisation inside the step.",
+        _LAYER_NORM_PAPER,
+        _GRU_PAPER,
+    ),
+    "scan_layer_norm_lstm": _leaf(
+        "layer_norm:ScanLayerNormLSTM",
+        "Long short-term memory with layer normalisation inside the step.",
+        _LAYER_NORM_PAPER,
+        *_LSTM_PAPERS,
         **_LSTM_CARRY,
-    },
+    ),
+    "scan_dreamer_gru": _leaf(
+        "dreamer_gru:ScanDreamerGRU",
+        "Block-diagonal GRU of DreamerV3, whose reset gate multiplies the whole candidate.",
+        "Hafner et al., 2023, Mastering Diverse Domains through World Models, arXiv:2301.04104",
+    ),
+    "scan_slstm": _leaf(
+        "slstm:ScanSLSTM",
+        "Scalar LSTM of xLSTM: exponential gates, normalised, kept in range by a running maximum.",
+        "Beck et al., 2024, xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517",
+        **_SLSTM_CARRY,
+    ),
+    "scan_indrnn": _leaf(
+        "indrnn:ScanIndRNN",
+        "Independently recurrent network: every feature of the state sees its own past alone.",
+        "Li et al., 2018, Independently Recurrent Neural Network (IndRNN), arXiv:1803.04831",
+    ),
+    "scan_ligru": _leaf(
+        "ligru:ScanLiGRU",
+        "Light gated recurrent unit: no reset gate, and a rectified candidate.",
+        "Ravanelli et al., 2018, Light Gated Recurrent Units for Speech, arXiv:1803.10225",
+    ),
+    "scan_ugrnn": _leaf(
+        "ugrnn:ScanUGRNN",
+        "Update gate recurrent network: a simple network whose state is mixed by one gate.",
+        "Collins et al., 2017, Capacity and Trainability in Recurrent Neural Networks, "
+        "arXiv:1611.09913",
+    ),
+    "scan_janet": _leaf(
+        "janet:ScanJANET",
+        "JANET: an LSTM with nothing but a forget gate, whose state is its output.",
+        "van der Westhuizen and Lasenby, 2018, The Unreasonable Effectiveness of the Forget Gate, "
+        "arXiv:1804.04849",
+    ),
+    "scan_cfc": _leaf(
+        "cfc:ScanCfC",
+        "Closed-form continuous-time network, for sequences that are sampled irregularly.",
+        "Hasani et al., 2022, Closed-form Continuous-time Neural Networks, arXiv:2106.13898",
+        **_TIMED_CARRY,
+    ),
+    "scan_conv_lstm": _leaf(
+        "conv:ScanConvLSTM",
+        "Convolutional LSTM: the products are convolutions over images or volumes.",
+        "Shi et al., 2015, Convolutional LSTM Network, arXiv:1506.04214",
+        inputs="carry (c, h), each (*batch, *space, H), or None, xs (T, *batch, *space, C)",
+        outputs="carry (c, h), ys (T, *batch, *space, H)",
+    ),
+    "scan_conv_gru": _leaf(
+        "conv:ScanConvGRU",
+        "Convolutional GRU, reset before the product.",
+        "Ballas et al., 2016, Delving Deeper into Convolutional Networks, arXiv:1511.06432",
+        inputs="carry (*batch, *space, H) or None, xs (T, *batch, *space, C)",
+        outputs="carry (*batch, *space, H), ys (T, *batch, *space, H)",
+    ),
     "bidirectional": {
         "factory": "zoo.recurrent:build_bidirectional",
         "family": "recurrent",

@@ -46,11 +46,16 @@ def first_column(table: str) -> set[str]:
 
 @pytest.mark.parametrize("name", registry.names(family="recurrent"))
 def test_every_registered_layer(name: str) -> None:
-    options, expected = COMPOSITES.get(name) or ({}, COUNTS[name])
+    options, expected = COMPOSITES.get(name) or ({}, COUNTS.get(name))
     layer = registry.build(name, features=H, **options)
-    table = layer.tabulate(jax.random.key(0), None, some((7, 2, D)), console_kwargs=WIDE)
+    space = (3, 3)[: layer.feature_axes - 1]
+    xs = some((7, 2, *space, D))
+    if expected is None:
+        variables = jax.eval_shape(layer.init, jax.random.key(0), None, xs)
+        expected = sum(x.size for x in jax.tree.leaves(variables))
+    table = layer.tabulate(jax.random.key(0), None, xs, console_kwargs=WIDE)
     assert total(table) == expected
-    assert f"[7,2,{layer.output_features}]" in table
+    assert f"[{','.join(map(str, (7, 2, *space, layer.output_features)))}]" in table
 
 
 def test_stacks_in_both_directions() -> None:

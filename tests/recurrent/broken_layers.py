@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.recurrent import ScanElman
-from zoo.recurrent.checks import ShapeError
+from zoo.recurrent.call.checks import ShapeError
 
 
 class WrongWidth(ScanElman):
@@ -317,6 +317,17 @@ class RefusesWithoutWords(ScanElman):
         return super().__call__(carry, xs, **conditions)
 
 
+class DeafToIntervals(ScanElman):
+    @property
+    def reads_intervals(self):
+        return True
+
+
+class TakesIntervalsSilently(ScanElman):
+    def _check_intervals(self, intervals):
+        pass
+
+
 class ClipsLengths(ScanElman):
     def __call__(self, carry, xs, *, seq_lengths=None, **conditions):
         if seq_lengths is not None:
@@ -359,6 +370,8 @@ BROKEN = [
     ("check_resets", ResetsTwice, ["(carry, ys), against steps taken by hand"]),
     ("check_skipped_resets", PostponesSkippedResets, ["without resets on skipped steps"]),
     ("check_skipped_resets", MakesSkippedResets, ["without resets on skipped steps"]),
+    ("check_intervals", DeafToIntervals, ["ys with other intervals: expected others"]),
+    ("check_intervals", TakesIntervalsSilently, ["expected a TypeError, got none"]),
     ("check_conditions_together", PostponesSkippedResets, ["against steps taken by hand"]),
     ("check_padding_cannot_leak", MultipliesByZero, ["with nan in xs"]),
     ("check_resets_stop_leaks", MultipliesByZero, ["with nan in xs"]),

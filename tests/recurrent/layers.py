@@ -27,23 +27,41 @@ class Leaf(NamedTuple):
 
 
 def _leaf(name: str, **options: Any) -> Leaf:
-    step = reference.STEPS[name]
+    step = reference.STEPS.get(name)
+    if step is None:
+        step = reference.step_of(registry.build(name, features=4, **options))
     return Leaf(name, options, reference.mgu_without_reset if "reset_gate" in options else step)
 
 
+def _by_name(name: str) -> str:
+    return name.removeprefix("scan_").replace("_", " ")
+
+
+# Every registered layer whose inputs are vectors, and options that change an equation.
 LEAVES: dict[str, Leaf] = {
-    "gru": _leaf("scan_gru"),
-    "lstm": _leaf("scan_lstm"),
+    **{
+        _by_name(name): _leaf(name)
+        for name in registry.names("scan_*")
+        if registry.build(name, features=4).feature_axes == 1
+    },
     "lstm projected": _leaf("scan_lstm", projection=3, forget_bias=1.0),
-    "simplified gru": _leaf("scan_simplified_gru"),
-    "elman": _leaf("scan_elman"),
-    "mgu": _leaf("scan_mgu"),
+    "lstm with peepholes": _leaf("scan_lstm", peepholes=True),
+    "lstm with peepholes and coupled gates": _leaf(
+        "scan_lstm", peepholes=True, coupled_gates=True, projection=3
+    ),
     "mgu without reset gate": _leaf("scan_mgu", reset_gate=False),
     "gru without bias": _leaf("scan_gru", use_bias=False),
-    "layer norm gru": _leaf("scan_layer_norm_gru"),
-    "layer norm lstm": _leaf("scan_layer_norm_lstm"),
     "layer norm lstm projected": _leaf("scan_layer_norm_lstm", projection=3, use_bias=False),
 }
+HEADS: dict[str, Leaf] = {
+    f"{name} with heads": leaf._replace(options={**leaf.options, "heads": 2, "features": 6})
+    for name, leaf in LEAVES.items()
+    if name in ("gru", "lstm", "simplified gru", "elman", "mgu", "slstm", "layer norm gru")
+}
+
+# Whose rows of the tables run every day; the code of the others is theirs.
+EVERY_DAY = ("gru", "lstm projected", "simplified gru", "slstm", "cfc", "lstm with peepholes")
+
 
 # What a composite passes on to the layer inside, so that the conformance kit may vary it.
 PASSED_ON = frozenset(
@@ -92,6 +110,12 @@ ScannedGRU = scanned(nn.GRUCell)
 def some(shape: tuple[int, ...], seed: int = 0, dtype: Any = jnp.float32) -> jax.Array:
     """Normally distributed numbers; made by NumPy, which compiles nothing."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def inputs_for(layer: RecurrentLayer, steps: int, batch: int, features: int, **kind: Any) -> Any:
+    """Some xs (T, B, *space, D); space is small."""
+    space = (4, 3, 2)[: layer.feature_axes - 1]
+    return some((steps, batch, *space, features), **kind)
 
 
 def variables_of(layer: RecurrentLayer, xs: jax.Array, seed: int = 0) -> Any:

@@ -16,7 +16,12 @@ def sigmoid(x: Array) -> Array:
 
 def product(p: Params, name: str, x: Array) -> Array:
     """x @ kernel, normalised where the kernel has a scale, plus the bias where it has one."""
-    y = x @ p[name]["kernel"]
+    kernel = p[name]["kernel"]
+    if kernel.ndim == 3:
+        blocks = np.split(x, kernel.shape[0], axis=-1)
+        y = np.concatenate([a @ k for a, k in zip(blocks, kernel, strict=True)], axis=-1)
+    else:
+        y = x @ kernel
     if "scale" in p[name]:
         y = normalised(y, p[name]["scale"])
     return y + p[name].get("bias", 0.0)
@@ -45,13 +50,18 @@ def simplified_gru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array
 
 def lstm(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
     c, h = carry
-    i, f, o = (sigmoid(product(p, f"i{k}", x) + product(p, f"h{k}", h)) for k in "ifo")
-    g = np.tanh(product(p, "ig", x) + product(p, "hg", h))
-    c = f * c + i * g
+    i, g, o = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "igo")
+    i = sigmoid(i + p["pi"] * c) if "pi" in p else sigmoid(i)
+    if "if" in p:
+        f = product(p, "if", x) + product(p, "hf", h)
+        f = sigmoid(f + p["pf"] * c) if "pf" in p else sigmoid(f)
+    else:
+        f = 1 - i
+    c = f * c + i * np.tanh(g)
     read = c
     if "c" in p:
         read = normalised(c, p["c"]["scale"]) + p["c"].get("bias", 0.0)
-    h = o * np.tanh(read)
+    h = sigmoid(o + p["po"] * c if "po" in p else o) * np.tanh(read)
     return c, product(p, "proj", h) if "proj" in p else h
 
 
@@ -74,6 +84,58 @@ def mgu_without_reset(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Ar
     return ((1 - f) * n + f * h,)
 
 
+def dreamer_gru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    r, n, z = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "rnz")
+    n, z = np.tanh(sigmoid(r) * n), sigmoid(z - 1)
+    return (z * n + (1 - z) * h,)
+
+
+def slstm(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    c, n, m, h = carry
+    i, f, z, o = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "ifzo")
+    log_f = np.log(sigmoid(f))
+    largest = np.maximum(log_f + m, i)
+    keep, write = np.exp(log_f + m - largest), np.exp(i - largest)
+    c, n = keep * c + write * np.tanh(z), keep * n + write
+    return c, n, largest, sigmoid(o) * c / n
+
+
+def indrnn(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    return (np.maximum(product(p, "i", x) + p["u"] * h, 0),)
+
+
+def ligru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    z, n = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "zn")
+    z = sigmoid(z)
+    return (z * h + (1 - z) * np.maximum(n, 0),)
+
+
+def ugrnn(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    g, n = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "gn")
+    g = sigmoid(g)
+    return (g * h + (1 - g) * np.tanh(n),)
+
+
+def janet(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    s, n = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "fn")
+    return (sigmoid(s) * h + (1 - sigmoid(s - 1)) * np.tanh(n),)
+
+
+def cfc(
+    p: Params, carry: tuple[Array, ...], x: Array, elapsed: float | Array = 1.0
+) -> tuple[Array, ...]:
+    (h,) = carry
+    b = 1.7159 * np.tanh(0.666 * (product(p, "i", x) + product(p, "h", h)))
+    f1, f2 = np.tanh(product(p, "w1", b)), np.tanh(product(p, "w2", b))
+    s = sigmoid(product(p, "wa", b) * elapsed + product(p, "wb", b))
+    return (f1 * (1 - s) + s * f2,)
+
+
 STEPS: dict[str, Callable[..., tuple[Array, ...]]] = {
     "scan_gru": gru,
     "scan_layer_norm_gru": gru,
@@ -82,7 +144,47 @@ STEPS: dict[str, Callable[..., tuple[Array, ...]]] = {
     "scan_layer_norm_lstm": lstm,
     "scan_elman": elman,
     "scan_mgu": mgu,
+    "scan_dreamer_gru": dreamer_gru,
+    "scan_slstm": slstm,
+    "scan_indrnn": indrnn,
+    "scan_ligru": ligru,
+    "scan_ugrnn": ugrnn,
+    "scan_janet": janet,
+    "scan_cfc": cfc,
 }
+
+
+def step_of(layer: Any) -> Callable[..., tuple[Array, ...]]:
+    """The step of a layer that has none above: its own equation, its products made by NumPy."""
+
+    def step(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+        def make(a: Any, **addends: Any) -> tuple[Any, ...]:
+            found = (np.asarray(a) @ p[name]["kernel"] for name in addends)
+            addends = {name: 0.0 if x is None else x for name, x in addends.items()}
+            return tuple(y + added for y, added in zip(found, addends.values(), strict=True))
+
+        cell = layer.cell
+        return tuple(map(np.asarray, cell.step(make, carry, cell.project(make, x, p), p)))
+
+    return step
+
+
+def resting(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    """What a layer starts from by default: zeros, and of four arrays (c, n, m, h) a low m."""
+    zeros = [np.zeros_like(x) for x in carry]
+    if len(zeros) == 4:
+        zeros[2] = zeros[2] - 1e30
+    return tuple(zeros)
+
+
+def mixed(rate: float, old: tuple[Array, ...], new: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Zoneout in evaluation; c and n of an sLSTM are mixed as what they stand for, c·exp(m)."""
+    if len(old) != 4 or not rate:
+        return tuple(rate * a + (1 - rate) * b for a, b in zip(old, new, strict=True))
+    scale = np.maximum(old[2], new[2])
+    a, b = rate * np.exp(old[2] - scale), (1 - rate) * np.exp(new[2] - scale)
+    c, n = (a * x + b * y for x, y in zip(old[:2], new[:2], strict=True))
+    return c, n, scale, rate * old[3] + (1 - rate) * new[3]
 
 
 class Run(NamedTuple):
@@ -114,7 +216,7 @@ def run(
       params: the layer's parameters.
       xs: inputs.
       start: the first carry, arrays (*batch, width).
-      initial: the carry of a reset; default zeros.
+      initial: the carry of a reset; by default the one at rest.
       seq_lengths: (*batch,).
       mask: (T, *batch).
       resets: (T, *batch).
@@ -124,7 +226,7 @@ def run(
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     xs = np.asarray(xs, np.float64)
     carry = first = tuple(np.asarray(c, np.float64) for c in start)
-    initial = tuple(map(np.zeros_like, carry)) if initial is None else initial
+    initial = resting(carry) if initial is None else initial
     steps, batch = xs.shape[0], xs.shape[1:-1]
     ys: list[Any] = [None] * steps
     history: list[Any] = [None] * steps
@@ -139,9 +241,7 @@ def run(
             entered = pick(np.asarray(resets)[t], initial, carry)
         with np.errstate(invalid="ignore", over="ignore"):
             after = step(p, entered, xs[t])
-            after = tuple(
-                zoneout * a + (1 - zoneout) * b for a, b in zip(entered, after, strict=True)
-            )
+            after = mixed(zoneout, entered, after)
         carry = pick(taken, after, carry)
         history[t] = carry
         ys[t] = np.where(taken[..., None], after[-1], 0.0)

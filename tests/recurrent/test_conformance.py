@@ -8,7 +8,7 @@ import pytest
 import registry
 from zoo.recurrent.testing import CHECKS, Case, check_layer
 
-from .layers import COMPOSITES, PASSED_ON, ScannedGRU, some
+from .layers import COMPOSITES, PASSED_ON, ScannedGRU, inputs_for, some
 
 XS = some((6, 3, 5))
 
@@ -45,7 +45,9 @@ def case(name: str) -> Case:
     if name == "scan_lstm, learned carry":
         build = functools.partial(registry.build, "scan_lstm", learned_carry=True, projection=3)
         return Case(functools.partial(build, features=4), XS)
-    return Case(functools.partial(registry.build, name, features=4), XS)
+    build = functools.partial(registry.build, name, features=4)
+    layer = build() if name.startswith("scan") else None
+    return Case(build, XS if layer is None else inputs_for(layer, *XS.shape))
 
 
 NAMES = sorted({*registry.names(), *COMPOSITES, "scanned", "scan_lstm, learned carry"})

@@ -12,7 +12,7 @@ import pytest
 
 import registry
 from zoo.recurrent import scan_rnn_forward
-from zoo.recurrent.checks import DTypeError, ShapeError
+from zoo.recurrent.call.checks import DTypeError, ShapeError
 
 from .layers import some
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import registry
-from zoo.recurrent.checks import DTypeError, ShapeError
+from zoo.recurrent.call.checks import DTypeError, ShapeError
 
-from .layers import assert_same, some
+from .layers import assert_same, inputs_for, some
 
 H = 4
 XS = some((3, 2, 5))
@@ -47,7 +47,7 @@ def built():
     layers = {}
     for what, (name, options) in LAYERS.items():
         layer = registry.build(name, features=H, **options)
-        layers[what] = layer, layer.init(KEY, None, XS)
+        layers[what] = layer, layer.init(KEY, None, inputs_for(layer, *XS.shape))
     return layers
 
 
@@ -72,7 +72,8 @@ def edited(tree, path, change):
 
 def call(layer, variables):
     """A call that computes nothing: what is wrong is found while tracing."""
-    return jax.eval_shape(lambda xs: layer.apply(variables, None, xs), XS)
+    xs = inputs_for(layer, *XS.shape)
+    return jax.eval_shape(lambda xs: layer.apply(variables, None, xs), xs)
 
 
 @pytest.mark.parametrize("wrong", BAD)
@@ -114,7 +115,7 @@ def test_a_step_checks_them_as_well(what, built):
         return
     wrong = jax.tree.map(lambda x: x.astype(jnp.int8), variables)
     with pytest.raises(DTypeError, match=r"parameter .*int8"):
-        layer.apply(wrong, None, XS[0], method="step")
+        layer.apply(wrong, None, inputs_for(layer, *XS.shape)[0], method="step")
 
 
 @pytest.mark.parametrize("what", LAYERS)
@@ -133,10 +134,11 @@ def test_variables_of_no_layer(what, built):
 @pytest.mark.parametrize("what", LAYERS)
 def test_numpy_arrays_and_half_precision_are_taken(what, built):
     layer, variables = built[what]
-    expected = layer.apply(variables, None, XS)
-    assert_same(layer.apply(jax.tree.map(np.asarray, variables), None, XS), expected)
+    xs = inputs_for(layer, *XS.shape)
+    expected = layer.apply(variables, None, xs)
+    assert_same(layer.apply(jax.tree.map(np.asarray, variables), None, xs), expected)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables)
-    assert layer.apply(half, None, XS)[1].shape == expected[1].shape
+    assert layer.apply(half, None, xs)[1].shape == expected[1].shape
 
 
 def test_the_number_of_a_stacks_layers_is_that_of_its_variables(built):

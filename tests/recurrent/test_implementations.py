@@ -1,5 +1,6 @@
 """Both implementations against a NumPy loop and against each other, values and gradients."""
 
+import importlib.util
 import itertools
 
 import jax
@@ -7,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.recurrent import cells
 from zoo.recurrent.engine import fused
 from zoo.recurrent.engine import reference as plain
 from zoo.recurrent.engine.products import Arithmetic, small_weights, stack_kernels
-from zoo.recurrent.step import Step
+from zoo.recurrent.engine.step import Step
+from zoo.recurrent.layers.lstm import LSTM
 
 from . import reference
-from .layers import LEAVES, assert_close, some, variables_of
+from .layers import EVERY_DAY, HEADS, LEAVES, assert_close, some, variables_of
 
 T, B, D = 7, 3, 2
 LENGTHS = np.array([7, 0, 4], np.int32)
@@ -41,6 +42,9 @@ def inputs_of(leaf, dtype):
     start = jax.tree.map(
         lambda x: some(x.shape, 3, x.dtype), layer.initialize_carry(None, xs.shape[1:])
     )
+    if leaf.name == "scan_slstm":
+        # What is divided by.
+        start = (start[0], 1 + jnp.abs(start[1]), *start[2:])
     return variables, start, xs
 
 
@@ -48,17 +52,17 @@ def leaves_with_slow(quick):
     """All leaf layers, those whose equations others cover marked as slow."""
     return [
         pytest.param(leaf, id=name, marks=[] if name in quick else [pytest.mark.slow])
-        for name, leaf in LEAVES.items()
+        for name, leaf in (LEAVES | HEADS).items()
     ]
 
 
 @pytest.mark.parametrize(
     "leaf",
-    leaves_with_slow(("gru", "lstm projected", "simplified gru", "elman", "mgu", "layer norm gru")),
+    leaves_with_slow((*EVERY_DAY, "layer norm gru", "gru with heads")),
 )
 def test_float64_with_all_conditions(leaf):
     """Reversed for half of the layers: the other half is forwards."""
-    reverse = list(LEAVES.values()).index(leaf) % 2 == 1
+    reverse = list((LEAVES | HEADS).values()).index(leaf) % 2 == 1
     conditions = {"seq_lengths": LENGTHS, "mask": MASK, "resets": RESETS}
     with jax.enable_x64(True):
         variables, start, xs = inputs_of(leaf, jnp.float64)
@@ -78,6 +82,47 @@ def test_float64_with_all_conditions(leaf):
             assert ys.dtype == jnp.float64
             assert_close((leaves_of(carry), ys), (wanted.carry, wanted.ys), 1e-10)
         assert_close(results[1][1], results[0][1], 1e-10)
+
+
+def _with_jax():
+    """The equations of ``reference`` with JAX in the place of NumPy, to be differentiated."""
+    spec = importlib.util.find_spec(reference.__name__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.np = jnp
+    return module
+
+
+@pytest.mark.parametrize("leaf", leaves_with_slow((*EVERY_DAY, "gru with heads")))
+def test_gradients_of_a_plain_loop(leaf):
+    """Every gradient in float64 and in float32, against a loop that shares no code with layers."""
+    if (leaf.step.__module__, leaf.step.__name__) == (reference.__name__, "step"):
+        pytest.skip("the layer has no equation of its own among the references")
+    equation = getattr(_with_jax(), leaf.step.__name__)
+
+    def loss(variables, start, xs):
+        carry, total = leaves_of(start), 0.0
+        for x in xs:
+            carry = equation(variables["params"], carry, x)
+            total += jnp.sum(jnp.sin(carry[-1]))
+        return total + sum(jnp.sum(jnp.sin(x)) for x in carry)
+
+    with jax.enable_x64(True):
+        exact = inputs_of(leaf, jnp.float64)
+        with jax.numpy_rank_promotion("allow"):
+            wanted = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*exact)
+        for dtype, tolerance in ((jnp.float64, 1e-10), (jnp.float32, 1e-5)):
+            given = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), exact)
+            for implementation in ("scan", "fused"):
+                layer = leaf.build(
+                    implementation=implementation, param_dtype=dtype, carry_dtype=dtype
+                )
+                _, gradients = value_and_gradients(layer)(*given)
+                for a, b in zip(*map(jax.tree.leaves, (gradients, wanted)), strict=True):
+                    allowed = tolerance * (1 + np.abs(b).max())
+                    # Dividing by a small deviation enlarges what was rounded.
+                    allowed *= 10 if "layer_norm" in leaf.name else 1
+                    np.testing.assert_allclose(a, b, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("leaf", leaves_with_slow(("gru",)))
@@ -117,7 +162,7 @@ def plain_results():
 
 def engine_results(reverse, how):
     with jax.enable_x64(True):
-        cell = cells.LSTM(4, projection=3)
+        cell = LSTM(4, projection=3)
         step, arithmetic = Step(cell, jnp.dtype("float64")), Arithmetic(None, jnp.float64)
         weights = {}
         for name, kernel in cell.kernels.items():

@@ -12,10 +12,12 @@ import pytest
 from flax.core import FrozenDict
 
 import registry
-from zoo.recurrent import bidirectional, options
+from zoo.recurrent.call import option_checks as takes
+from zoo.recurrent.call import options
+from zoo.recurrent.composites import bidirectional
 from zoo.recurrent.contract import RecurrentLayer
 
-from .layers import ScannedGRU, some
+from .layers import ScannedGRU, inputs_for, some
 
 H = 4
 XS = some((3, 2, 5))
@@ -53,8 +55,9 @@ BAD = {
     **dict.fromkeys(
         ("reverse", "use_bias", "learned_carry", "residual", "layer_norm", "skip"), BOOL
     ),
-    "reset_gate": BOOL,
+    **dict.fromkeys(("reset_gate", "peepholes", "coupled_gates"), BOOL),
     **dict.fromkeys(("unroll", "num_layers"), REQUIRED_POSITIVE),
+    "heads": [*POSITIVE, 3],
     **dict.fromkeys(("checkpoint_every", "truncate_every", "projection"), POSITIVE),
     **dict.fromkeys(("gate_fn", "activation_fn"), ACTIVATION),
     **dict.fromkeys(("kernel_init", "recurrent_kernel_init", "bias_init", "carry_init"), FUNCTION),
@@ -92,8 +95,8 @@ GOOD = {
     **dict.fromkeys(
         ("reverse", "use_bias", "learned_carry", "residual", "layer_norm", "skip"), YES
     ),
-    "reset_gate": YES,
-    **dict.fromkeys(("unroll", "num_layers"), SIZE),
+    **dict.fromkeys(("reset_gate", "peepholes", "coupled_gates"), YES),
+    **dict.fromkeys(("unroll", "num_layers", "heads"), SIZE),
     **dict.fromkeys(("checkpoint_every", "truncate_every", "projection"), OPTIONAL_SIZE),
     **dict.fromkeys(("gate_fn", "activation_fn"), FUNCTIONS),
     **dict.fromkeys(("kernel_init", "recurrent_kernel_init", "bias_init", "carry_init"), DRAW),
@@ -106,6 +109,34 @@ GOOD = {
     "epsilon": [0, 1e-6, np.float32(1e-3)],
     "merge": ["concat", "sum", "mul", "mean", jnp.maximum, None],
 }
+
+# Of options that a layer's own file brings along, by what checks them: (taken, refused).
+KINDS = {
+    takes.boolean: (YES, BOOL),
+    takes.positive_int: (SIZE, REQUIRED_POSITIVE),
+    takes.positive_int_or_none: (OPTIONAL_SIZE, POSITIVE),
+    takes.finite: (GOOD["forget_bias"], NUMBER),
+    takes.rate: (RATES, RATE),
+}
+
+
+def values(name, option):
+    """What an option of a layer takes, and what it refuses."""
+    if option in GOOD:
+        good = GOOD[option]
+        if option == "heads" and not divisible(name):
+            return [1, np.int64(1)], [*REQUIRED_POSITIVE, 2]
+        return good, BAD[option]
+    layer = build(name)
+    check = options.table(type(layer))[option].check
+    return KINDS.get(check, ([getattr(layer, option)], [3.5, object(), jnp.ones(3)]))
+
+
+def divisible(name):
+    """Whether a layer has recurrent kernels that can be cut into heads."""
+    cell = build(name).cell
+    return cell.hidden and not any(k.diagonal or k.window for k in cell.declare().values())
+
 
 REQUIRED = {
     "bidirectional": {"layer": "scan_gru"},
@@ -135,8 +166,8 @@ CASES = [(name, option) for name in NAMES for option in own_options(name) if opt
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_option_is_in_the_table(name):
-    assert set(own_options(name)) <= set(options.TABLE)
+def test_every_option_is_in_a_table(name):
+    assert set(own_options(name)) <= set(options.table(type(build(name))))
 
 
 def test_the_table_tells_of_every_option():
@@ -153,7 +184,7 @@ def test_the_table_knows_what_outputs_are_merged_by():
 
 @pytest.mark.parametrize(("name", "option"), CASES)
 def test_wrong_values_are_refused_by_name(name, option):
-    for value in BAD[option]:
+    for value in values(name, option)[1]:
         with pytest.raises((TypeError, ValueError)) as caught:
             build(name, **{option: value})
         text = str(caught.value)
@@ -162,7 +193,7 @@ def test_wrong_values_are_refused_by_name(name, option):
 
 @pytest.mark.parametrize(("name", "option"), CASES)
 def test_possible_values_are_taken(name, option):
-    for value in GOOD[option]:
+    for value in values(name, option)[0]:
         layer = build(name, **{option: value})
         assert isinstance(layer, RecurrentLayer)
         taken = getattr(layer, option)
@@ -189,9 +220,10 @@ def test_what_is_taken_computes(name):
     layer = build(name, **RUN)
     python = build(name, **{**RUN, "dropout_rate": 0.5, "zoneout_rate": 0.5, "unroll": 1})
     assert layer == python.clone()
-    variables = layer.init(jax.random.key(0), None, XS)
+    xs = inputs_for(layer, *XS.shape)
+    variables = layer.init(jax.random.key(0), None, xs)
     _, ys = layer.apply(
-        variables, None, XS, deterministic=False, rngs={"dropout": jax.random.key(1)}
+        variables, None, xs, deterministic=False, rngs={"dropout": jax.random.key(1)}
     )
     assert ys.dtype == jnp.bfloat16 and np.isfinite(np.asarray(ys, np.float32)).all()
 

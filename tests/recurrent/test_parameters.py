@@ -10,15 +10,16 @@ import pytest
 import registry
 from zoo.recurrent import scanned
 
-from .layers import assert_same, some
+from .layers import assert_same, inputs_for, some
 
 D, H, P = 3, 4, 2
 XS = some((5, 2, D))
 KEY = jax.random.key(0)
 
 
-def tree(layer, xs=XS):
+def tree(layer, xs=None):
     """{path: shape} of a layer's parameters."""
+    xs = inputs_for(layer, *XS.shape) if xs is None else xs
     params = jax.eval_shape(layer.init, KEY, None, xs)["params"]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
@@ -80,6 +81,64 @@ GOLDEN = {
     "scan_layer_norm_lstm, projected": (
         {"projection": P},
         LSTMP | LSTM_BIASES | LSTM_SCALES | STATE,
+    ),
+    "scan_gru, heads": (
+        {"heads": 2},
+        kernels(D, "ir", "iz", "in")
+        | {f"{name}/kernel": (2, H // 2, H // 2) for name in ("hr", "hz", "hn")}
+        | GRU_BIASES,
+    ),
+    "scan_lstm, peepholes": (
+        {"peepholes": True},
+        LSTM | LSTM_BIASES | {name: (H,) for name in ("pi", "pf", "po")},
+    ),
+    "scan_lstm, coupled gates": (
+        {"coupled_gates": True, "peepholes": True},
+        {k: v for k, v in (LSTM | LSTM_BIASES).items() if k[:2] not in ("if", "hf")}
+        | {name: (H,) for name in ("pi", "po")},
+    ),
+    "scan_dreamer_gru": (
+        {},
+        kernels(D, "ir", "iz", "in")
+        | {f"{name}/kernel": (H, 1, 1) for name in ("hr", "hz", "hn")}
+        | vectors("bias", "ir", "iz", "in"),
+    ),
+    "scan_slstm": (
+        {},
+        kernels(D, "ii", "if", "iz", "io")
+        | kernels(H, "hi", "hf", "hz", "ho")
+        | vectors("bias", "ii", "if", "iz", "io"),
+    ),
+    "scan_indrnn": ({}, kernels(D, "i") | vectors("bias", "i") | {"u": (H,)}),
+    "scan_ligru": (
+        {},
+        kernels(D, "iz", "in") | kernels(H, "hz", "hn") | vectors("bias", "iz", "in"),
+    ),
+    "scan_ugrnn": (
+        {},
+        kernels(D, "ig", "in") | kernels(H, "hg", "hn") | vectors("bias", "ig", "in"),
+    ),
+    "scan_janet": (
+        {},
+        kernels(D, "if", "in") | kernels(H, "hf", "hn") | vectors("bias", "if", "in"),
+    ),
+    "scan_cfc": (
+        {"backbone_features": 6, "backbone_layers": 2},
+        {"i/kernel": (D, 6), "h/kernel": (H, 6), "b1/kernel": (6, 6)}
+        | vectors("bias", "i", "b1", width=6)
+        | kernels(6, "w1", "w2", "wa", "wb")
+        | vectors("bias", "w1", "w2", "wa", "wb"),
+    ),
+    "scan_conv_lstm": (
+        {},
+        {"ih/kernel": (3, 3, D, 4 * H), "hh/kernel": (3, 3, H, 4 * H)}
+        | vectors("bias", "ih", "hh", width=4 * H),
+    ),
+    "scan_conv_gru": (
+        {"kernel_size": (5,)},
+        {f"i{gate}/kernel": (5, D, H) for gate in "rzn"}
+        | {f"h{gate}/kernel": (5, H, H) for gate in "rzn"}
+        | vectors("bias", "ir", "iz", "in"),
     ),
     "bidirectional": (
         {"layer": "scan_elman"},

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import registry
-from zoo.recurrent.checks import ShapeError
+from zoo.recurrent.call.checks import ShapeError
 from zoo.recurrent.testing import Case
 from zoo.recurrent.testing.conditions import check_resets_stop_leaks
 

@@ -11,7 +11,7 @@ import pytest
 
 import registry
 from zoo.recurrent import TIME, scanned
-from zoo.recurrent.sequence import run
+from zoo.recurrent.call.program import run
 
 from .layers import assert_close, assert_same, some, variables_of
 

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax.core import DenyList
 
-from zoo.recurrent import checks, jaxprs, unstable
+from zoo.recurrent import jaxprs, unstable
+from zoo.recurrent.call import checks, flax_checks
+from zoo.recurrent.call.conditions import Conditions
 
 Carry = Any
 
@@ -38,14 +40,14 @@ class RecurrentLayer(nn.Module):
         carry = layer.initialize_carry(key, x.shape)
 
     Where time is in xs and ys is the layer's ``time_axis``; time comes first by default. A
-    subclass defines ``__call__``, ``step``, ``history``, ``initialize_carry``, ``carry_spec``,
-    ``output_features`` and ``causal``. Its ``carry_spec`` is marked ``nn.nowrap``: composites ask
-    for it where an inner layer is bound to no variables, which ``nn.tabulate`` does not allow for
-    other methods.
+    subclass defines ``_sequence`` (or both ``__call__`` and ``history``), ``step``,
+    ``initialize_carry``, ``carry_spec``, ``output_features`` and ``causal``. Its ``carry_spec`` is
+    marked ``nn.nowrap``: composites ask for it where an inner layer is bound to no variables, which
+    ``nn.tabulate`` does not allow for other methods.
 
     Conditions may be given by keyword or by position, in the order ``seq_lengths, mask, resets,
-    deterministic``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by position
-    only, since Flax hands nothing else on (the README shows an ensemble).
+    deterministic, intervals``. Layers that are lifted by ``nn.vmap`` or ``nn.scan`` take them by
+    position only, since Flax hands nothing else on (the README shows an ensemble).
 
     What comes first in and out is the carry, unlike with ``nn.RNN``. ``nn.Sequential`` hands on
     all that a module returns, so a second layer in it would start from the last carry of the first
@@ -71,6 +73,7 @@ class RecurrentLayer(nn.Module):
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
         deterministic: bool = True,
+        intervals: jax.Array | None = None,
     ) -> tuple[Carry, jax.Array]:
         """Runs the layer over a sequence.
 
@@ -89,6 +92,9 @@ class RecurrentLayer(nn.Module):
             ``done`` belongs to the step after it. A batch row is NaN from a non-finite input
             until its next reset, which neither values nor gradients of later steps feel.
           deterministic: turns the layer's dropouts off; False needs ``rngs={"dropout": key}``.
+          intervals: float (T, *batch), not negative: the time that passes in each step, for
+            sequences that are sampled irregularly; None is 1 throughout. Layers that know no
+            elapsed time (``reads_intervals``) refuse it.
 
         Returns:
           The last carry, and ys (T, *batch, H).
@@ -97,14 +103,25 @@ class RecurrentLayer(nn.Module):
           ValueError: a shape does not fit; the message says which, and the likely cause.
           TypeError: a dtype or a structure does not fit.
         """
-        raise NotImplementedError
+        self._check_intervals(intervals)
+        given = Conditions(seq_lengths, mask, resets, deterministic, intervals)
+        return self._sequence(carry, xs, given, history=False)
 
-    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
+    @nn.nowrap
+    def _check_intervals(self, intervals: jax.Array | None) -> None:
+        """Refuses elapsed times where the layer knows none."""
+        if intervals is not None and not self.reads_intervals:
+            raise checks.no_intervals(type(self).__name__)
+
+    def step(
+        self, carry: Carry | None, x: jax.Array, intervals: jax.Array | None = None
+    ) -> tuple[Carry, jax.Array]:
         """Takes one step, for streaming, with the same variables as a call.
 
         Args:
           carry: where to start from; None for the layer's initial carry.
           x: float (*batch, D).
+          intervals: float (*batch,), as in a call.
 
         Returns:
           The new carry, and y (*batch, H). Dropouts are off.
@@ -123,16 +140,18 @@ class RecurrentLayer(nn.Module):
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
         deterministic: bool = True,
+        intervals: jax.Array | None = None,
     ) -> Carry:
         """Returns the whole history of the carry, the initial one included.
 
         Args:
           carry: as in a call.
           xs: as in a call.
-          seq_lengths: as in a call.
-          mask: as in a call.
-          resets: as in a call.
-          deterministic: as in a call.
+          seq_lengths: as in a call; so are all others.
+          mask: see there.
+          resets: see there.
+          deterministic: see there.
+          intervals: see there.
 
         Returns:
           A tree like a carry, its leaves with a time axis of length T+1 where xs has T: index t
@@ -143,8 +162,10 @@ class RecurrentLayer(nn.Module):
           ValueError: a shape does not fit.
           TypeError: a dtype or a structure does not fit.
         """
-        conditions = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        return self.history(carry, xs, **conditions, deterministic=deterministic)[0]
+        given = Conditions(seq_lengths, mask, resets, deterministic, intervals)._asdict()
+        if intervals is None:
+            del given["intervals"]  # Somebody's history may not know of it.
+        return self.history(carry, xs, **given)[0]
 
     def history(
         self,
@@ -154,21 +175,31 @@ class RecurrentLayer(nn.Module):
         mask: jax.Array | None = None,
         resets: jax.Array | None = None,
         deterministic: bool = True,
+        intervals: jax.Array | None = None,
     ) -> tuple[Carry, jax.Array]:
         """Runs the layer as a call does; returns what ``carries`` returns, and ys.
 
         Args:
           carry: as in a call.
           xs: as in a call.
-          seq_lengths: as in a call.
-          mask: as in a call.
-          resets: as in a call.
-          deterministic: as in a call.
+          seq_lengths: as in a call; so are all others.
+          mask: see there.
+          resets: see there.
+          deterministic: see there.
+          intervals: see there.
 
         Raises:
           ValueError: a shape does not fit.
           TypeError: a dtype or a structure does not fit.
         """
+        self._check_intervals(intervals)
+        given = Conditions(seq_lengths, mask, resets, deterministic, intervals)
+        return self._sequence(carry, xs, given, history=True)
+
+    def _sequence(
+        self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
+    ) -> tuple[Carry, jax.Array]:
+        """Runs a call, or with ``history`` what ``history`` returns; for subclasses to define."""
         raise NotImplementedError
 
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
@@ -203,6 +234,16 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     @property
+    def feature_axes(self) -> int:
+        """How many of the last axes of xs are features: one, or axes of space as well."""
+        return 1
+
+    @property
+    def reads_intervals(self) -> bool:
+        """Whether the layer knows elapsed time, so that ``intervals`` means something to it."""
+        return False
+
+    @property
     def causal(self) -> bool:
         """Whether ys at t depend on xs up to t only, so that the layer can be streamed."""
         raise NotImplementedError
@@ -221,7 +262,7 @@ class RecurrentLayer(nn.Module):
         Parameters depend on shapes alone, so nothing else of the arguments is looked at: T=1 and
         T=10000 cost the same. Where a variable does depend on the inputs, the layer is run.
         """
-        checks.keys(rngs)
+        flax_checks.keys(rngs)
 
         def declare(rngs: Any, args: Any, kwargs: Any) -> Any:
             token = _declaring.set(True)
@@ -239,8 +280,8 @@ class RecurrentLayer(nn.Module):
     @nn.nowrap
     def apply(self, variables: Any, *args: Any, rngs: Any = None, **kwargs: Any) -> Any:
         """Calls a method with these variables; as ``nn.Module.apply``."""
-        checks.variables(variables)
-        checks.keys(rngs)
+        flax_checks.variables(variables)
+        flax_checks.keys(rngs)
         return super().apply(variables, *args, rngs=rngs, **kwargs)
 
     @nn.nowrap
@@ -291,8 +332,8 @@ def _keeps_keywords(lifted: Callable[..., Any]) -> Callable[..., Any]:
                 raise TypeError(
                     f"{type(self).__name__}: expected conditions by position, got the keywords "
                     f"{', '.join(kwargs)}, which nn.vmap and nn.scan of Flax drop. Cure: call "
-                    "layer(carry, xs, seq_lengths, mask, resets, deterministic), None for those "
-                    "that are not given, with an entry of in_axes for each."
+                    "layer(carry, xs, seq_lengths, mask, resets, deterministic, intervals), None "
+                    "for those that are not given, with an entry of in_axes for each of them."
                 ) from warning
 
     return call

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.layers import ScanGRU
+from zoo.recurrent.layers.gru import ScanGRU
 
 Params = dict[str, jax.Array]
 

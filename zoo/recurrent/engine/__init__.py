@@ -8,12 +8,12 @@ from typing import Any
 import jax
 from jax.export import is_symbolic_dim
 
-from zoo.recurrent.cells import Carry
+from zoo.recurrent.cell import Carry, Cell
 from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.products import Arithmetic, Single, small_weights, stack_kernels
-from zoo.recurrent.step import Step
+from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
 
@@ -89,7 +89,7 @@ class Engine:
             )
             return _reference.scan(plan, weights, fixed, start, xs, signals)
         keep, length = self._memory(step, xs)
-        hoist = _hoists(xs)
+        hoist = _hoists(xs, step.cell)
         plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
         stacks = stack_kernels(step.cell, weights)
         small = small_weights(weights)
@@ -106,7 +106,9 @@ class Engine:
         if is_symbolic_dim(steps) or is_symbolic_dim(batch):
             keep, length = "carries", block_length(steps, 32)
         else:
-            sums = features * sum(map(len, step.cell.asks)) * step.work_dtype.itemsize * batch
+            kernels = step.cell.kernels
+            widths = (kernels[name].width for group in step.cell.products for name in group)
+            sums = sum(widths) * step.work_dtype.itemsize * batch
             length = block_length(steps, max(8, _BLOCK_BYTES // max(sums, 1)))
             worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 2**26)
             keep = "products" if worth else "carries"
@@ -116,7 +118,7 @@ class Engine:
         return keep, length
 
 
-def _hoists(xs: jax.Array) -> bool:
+def _hoists(xs: jax.Array, cell: Cell) -> bool:
     """Whether inputs are projected by one product for all steps of a block, or step by step.
 
     A number that leaves the loop costs eight bytes, written and read. One that stays costs D
@@ -127,7 +129,8 @@ def _hoists(xs: jax.Array) -> bool:
     batch = math.prod(xs.shape[1:-1])
     if is_symbolic_dim(xs.shape[-1]) or is_symbolic_dim(batch):
         return True
-    return xs.shape[-1] * (1 / (8 * 16) + 1 / (8 * 2 * max(batch, 1))) >= 1
+    rows = xs.shape[-1] * math.prod(cell.kernels[cell.inputs[0]].window)
+    return rows * (1 / (8 * 16) + 1 / (8 * 2 * max(batch, 1))) >= 1
 
 
 def _one_step(

@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.cells import Carry, Weights
+from zoo.recurrent.cell import Carry, Weights
 from zoo.recurrent.engine.products import Arithmetic, Recall, Stacks
 from zoo.recurrent.engine.recompute import cut, remainder
-from zoo.recurrent.step import Step
+from zoo.recurrent.engine.step import Step
 
 Tree = Any
 History = tuple[jax.Array | None, ...]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from zoo.recurrent.cells import Carry
+from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine.backward import backward
 from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
@@ -27,7 +27,7 @@ from zoo.recurrent.engine.products import (
     Separate,
     transpose_stack,
 )
-from zoo.recurrent.step import Step
+from zoo.recurrent.engine.step import Step
 
 Tree = Any
 
@@ -209,10 +209,14 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signal
     )
 
     def read(x, taps, weights):
-        return cell.project(Recall(arithmetic, transposed, reader.results, taps), x, weights)
+        recall = Recall(arithmetic, transposed, reader.results, taps)
+        return cell.project(recall, x, weights), recall.arguments
 
-    dx, read_wide, d_own = jax.vjp(read, x, Recall.taps(reader.results), weights)[1](du)
-    asked = zip((cell.inputs, *cell.asks), (x, *arguments), (*read_wide, *wide), strict=True)
+    taps = Recall.taps(reader.results)
+    _, pull, read_arguments = jax.vjp(read, x, taps, weights, has_aux=True)
+    dx, read_wide, d_own = pull(du)
+    made = (*read_arguments, *arguments), (*read_wide, *wide)
+    asked = zip((cell.inputs, *cell.products), *made, strict=True)
     d_stacks = {group: arithmetic.kernel_gradient(a, own, stacks[group]) for group, a, own in asked}
     return d, _Shared(d_stacks, jax.tree.map(jnp.add, d_own, d_weights), d_fixed), dx
 

@@ -7,25 +7,28 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.cells import Cell, Weights
+from zoo.recurrent.cell import Cell, Weights
 
 Group = tuple[str, ...]
 Stacks = Mapping[Group, jax.Array]
 
 
 def stack_kernels(cell: Cell, weights: Weights) -> dict[Group, jax.Array]:
-    """Stacks the kernels that are asked for together: (rows, G, width) for every group.
+    """Stacks the kernels of every product: (rows, G, width) for dense ones.
+
+    Diagonal kernels become (G, width), block-diagonal ones (N, rows/N, G, width/N): the number of
+    axes tells the structure.
 
     One wide product has a third of the overhead of three narrow ones. The gates lie on an axis of
     their own, so that kernels sharded over their columns stack without moving any data.
     """
-    groups = (cell.inputs, *cell.asks)
-    return {g: jnp.stack([weights[name]["kernel"] for name in g], axis=1) for g in groups}
+    groups = (cell.inputs, *cell.products)
+    return {g: jnp.stack([weights[name]["kernel"] for name in g], axis=-2) for g in groups}
 
 
 def transpose_stack(stack: jax.Array) -> jax.Array:
     """(rows, G, width) to (G, width, rows), for cotangents that lie side by side."""
-    return jnp.moveaxis(stack, 0, -1)
+    return stack if stack.ndim == 2 else jnp.moveaxis(stack, -3, -1)
 
 
 def side_by_side(sums: Sequence[jax.Array]) -> jax.Array:
@@ -78,10 +81,64 @@ class Arithmetic:
             preferred_element_type=self.work_dtype,
         )
 
+    def multiply_stack(self, a: jax.Array, stack: jax.Array) -> jax.Array:
+        """``a`` (..., rows) by each of G kernels, side by side: (..., G, width)."""
+        if stack.ndim == 3:
+            return self.multiply(a, stack)
+        a = a.astype(stack.dtype)
+        if stack.ndim == 2:
+            return self._by_features(a[..., None, :], stack)
+        heads, rows, _, _ = stack.shape
+        blocks = self._by_heads(
+            a.reshape((*a.shape[:-1], heads, rows)), stack, ((a.ndim,), (1,)), a.ndim - 1
+        )
+        return blocks.reshape((*blocks.shape[:-2], -1))
+
+    def multiply_one(self, a: jax.Array, kernel: jax.Array) -> jax.Array:
+        """``a @ kernel``, (..., width)."""
+        if kernel.ndim == 2:
+            return self.multiply(a, kernel)
+        return jnp.squeeze(self.multiply_stack(a, jnp.expand_dims(kernel, -2)), axis=-2)
+
+    def pull_back(self, wide: jax.Array, transposed: jax.Array) -> jax.Array:
+        """The cotangent of ``a`` for those of its products (..., G, width): (..., rows)."""
+        if transposed.ndim == 3:
+            return self.multiply(wide, transposed, axes=2)
+        wide = wide.astype(transposed.dtype)
+        if transposed.ndim == 2:
+            return jnp.sum(self._by_features(wide, transposed), axis=-2)
+        heads, _, width, _ = transposed.shape
+        cut = wide.reshape((*wide.shape[:-1], heads, width))
+        axes = ((cut.ndim - 3, cut.ndim - 1), (1, 2))
+        back = self._by_heads(cut, transposed, axes, cut.ndim - 2)
+        return back.reshape((*back.shape[:-2], -1))
+
+    def _by_features(self, a: jax.Array, vectors: jax.Array) -> jax.Array:
+        """Multiplies feature by feature."""
+        shape = (*a.shape[:-2], *vectors.shape)
+        a, vectors = a.astype(self.work_dtype), vectors.astype(self.work_dtype)
+        return jnp.broadcast_to(a, shape) * jnp.broadcast_to(vectors, shape)
+
+    def _by_heads(
+        self,
+        a: jax.Array,
+        kernel: jax.Array,
+        contracted: tuple[tuple[int, ...], tuple[int, ...]],
+        heads_axis: int,
+    ) -> jax.Array:
+        """Contracts every head by itself; the heads come out last but one."""
+        out = jax.lax.dot_general(
+            a,
+            kernel,
+            (contracted, ((heads_axis,), (0,))),
+            precision=self.precision,
+            preferred_element_type=self.work_dtype,
+        )
+        return jnp.moveaxis(out, 0, -2)
+
     def products(self, a: jax.Array, stack: jax.Array) -> tuple[jax.Array, ...]:
         """``a @ stack[:, g]`` for every g, by one product; its transpose concatenates."""
-        wide = self.multiply(a, stack)
-        return apart(wide)
+        return apart(self.multiply_stack(a, stack))
 
     def kernel_gradient(self, a: jax.Array, wide: jax.Array, like: jax.Array) -> jax.Array:
         """The gradient of a stack from all steps: ``a`` transposed times the sums' cotangents.
@@ -96,10 +153,19 @@ class Arithmetic:
         """
         leading = tuple(range(a.ndim - 1))
         sharding = jax.typeof(like).sharding
+        a, wide, heads = a.astype(like.dtype), wide.astype(like.dtype), ((), ())
+        if like.ndim == 2:
+            wide = wide.astype(self.work_dtype)
+            a = jnp.broadcast_to(a[..., None, :].astype(self.work_dtype), wide.shape)
+            return jnp.sum(a * wide, axis=leading).astype(like.dtype)
+        if like.ndim == 4:
+            a = a.reshape((*a.shape[:-1], like.shape[0], like.shape[1]))
+            wide = wide.reshape((*wide.shape[:-1], like.shape[0], like.shape[-1]))
+            heads = ((a.ndim - 2,), (wide.ndim - 2,))
         gradient = jax.lax.dot_general(
-            a.astype(like.dtype),
-            wide.astype(like.dtype),
-            ((leading, leading), ((), ())),
+            a,
+            wide,
+            ((leading, leading), heads),
             precision=self.precision,
             preferred_element_type=self.work_dtype,
             out_sharding=None if sharding.mesh.empty else sharding,
@@ -136,7 +202,8 @@ class Separate(Multiplier):
     def products(self, a: jax.Array, group: Group) -> tuple[jax.Array, ...]:
         """G narrow products."""
         stack = self.stacks[group]
-        return tuple(self.arithmetic.multiply(a, stack[:, g]) for g in range(len(group)))
+        kernels = (stack[..., g, :] for g in range(len(group)))
+        return tuple(self.arithmetic.multiply_one(a, kernel) for kernel in kernels)
 
 
 class Single(Multiplier):
@@ -148,7 +215,8 @@ class Single(Multiplier):
 
     def products(self, a: jax.Array, group: Group) -> tuple[jax.Array, ...]:
         """One product per kernel."""
-        return tuple(self.arithmetic.multiply(a, self.weights[name]["kernel"]) for name in group)
+        kernels = (self.weights[name]["kernel"] for name in group)
+        return tuple(self.arithmetic.multiply_one(a, kernel) for kernel in kernels)
 
 
 class Recall:
@@ -197,7 +265,7 @@ def _recall_forward(arithmetic, transposed, a, known, biases, others, tap):
 def _recall_backward(arithmetic, residuals, sums):
     transposed, like_a, biases, others = residuals
     wide = side_by_side(sums)
-    back = arithmetic.multiply(wide, transposed, axes=2)
+    back = arithmetic.pull_back(wide, transposed)
     parts = apart(wide)
     # All at once: a sum of each by itself is a program of its own to compile.
     total = jnp.sum(wide, axis=tuple(range(wide.ndim - 2)))

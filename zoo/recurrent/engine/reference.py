@@ -6,11 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from zoo.recurrent.cells import Carry
+from zoo.recurrent.cell import Carry
 from zoo.recurrent.convention import TIME
 from zoo.recurrent.engine.blocks import Blocks, at_most
 from zoo.recurrent.engine.products import Arithmetic, Multiplier, stack_kernels
-from zoo.recurrent.step import Step
+from zoo.recurrent.engine.step import Step
 
 Tree = Any
 

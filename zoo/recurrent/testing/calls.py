@@ -100,22 +100,26 @@ def check_batch_axes(case: Case) -> None:
 
 @promise("time_axis says where time is in xs, ys, masks and resets, and in nothing else")
 def check_time_axis(case: Case) -> None:
-    """``time_axis`` 1 and -2 against time first, conditions included."""
+    """``time_axis`` 1 and the last before features against time first, conditions included."""
     batch_major = case.variant(time_axis=1)
     carry, ys = case.run(case.start, case.xs, **case.conditions)
     given = {name: x.T if x.ndim == 2 else x for name, x in case.conditions.items()}
     got = batch_major.run(case.start, case.host.swapaxes(0, 1), case.variables, **given)
     close(got, (carry, ys.swapaxes(0, 1)), "(carry, ys) with time_axis=1")
 
-    inner = case.variant(time_axis=-2)
+    last_axis = -1 - len(case.features)
+    inner = case.variant(time_axis=last_axis)
     start = jax.tree.map(lambda x: np.asarray(x)[:, None], case.start)
     given = {
         name: x.T[:, None] if x.ndim == 2 else x[:, None] for name, x in case.conditions.items()
     }
-    xs = np.moveaxis(case.host[:, :, None], 0, -2)
+    xs = np.moveaxis(case.host[:, :, None], 0, last_axis)
     last, ys_inner = inner.run(start, xs, case.variables, **given)
-    got = jax.tree.map(lambda x: x[:, 0], last), np.moveaxis(ys_inner, -2, 0)[:, :, 0]
-    close(got, (carry, ys), "(carry, ys) with time_axis=-2")
+    got = (
+        jax.tree.map(lambda x: x[:, 0], last),
+        np.moveaxis(ys_inner, ys_inner.ndim - 1 - case.whole[1][0, 0].ndim, 0)[:, :, 0],
+    )
+    close(got, (carry, ys), f"(carry, ys) with time_axis={last_axis}")
 
 
 @promise("a sequence of no steps returns the carry as it is")

@@ -14,12 +14,12 @@ from zoo.recurrent.testing.numbers import compare_gradients
 @promise("initialize_carry takes one step's input shape with any batch axes")
 def check_initialize_carry(case: Case) -> None:
     """Shapes and dtypes for no, one and two batch axes, and for a batch of none."""
-    features = case.xs.shape[-1]
+    features = case.features
     for batch in ((), (2,), (2, 3), (0,)):
-        spec = case.layer.carry_spec((*batch, features))
-        same_shapes(case.initial((*batch, features)), spec, f"the initial carry for batch {batch}")
+        spec = case.layer.carry_spec((*batch, *features))
+        same_shapes(case.initial((*batch, *features)), spec, f"the initial carry for batch {batch}")
     row = jax.tree.map(lambda x: np.asarray(x)[0], case.zero)
-    same(case.initial((features,)), row, "the initial carry without a batch, against a row of one")
+    same(case.initial(features), row, "the initial carry without a batch, against a row of one")
 
 
 @promise("carries() is the history of the carry, the initial one included; history() has ys too")

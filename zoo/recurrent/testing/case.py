@@ -26,7 +26,7 @@ class Case:
         ``carry_init``, ``learned_carry``, ``dropout_rate``, ``recurrent_dropout_rate``,
         ``zoneout_rate``, ``implementation``) where it has them. ``functools.partial`` of the
         class will do.
-      xs: float (T, B, D), T >= 4, B >= 3, of ordinary size (normally distributed).
+      xs: float (T, B, *features), T >= 4, B >= 3, of ordinary size (normally distributed).
       options: the options that ``build`` takes; by default the layer's dataclass fields. Give
         them where ``build`` passes options on to a layer inside.
 
@@ -48,8 +48,8 @@ class Case:
 
     def __post_init__(self) -> None:
         """Checks the input."""
-        shape = jnp.shape(self.xs)
-        if len(shape) != 3 or shape[0] < 4 or shape[1] < 3:
+        shape, axes = jnp.shape(self.xs), getattr(self.layer, "feature_axes", 1)
+        if len(shape) != 2 + axes or shape[0] < 4 or shape[1] < 3:
             raise ValueError(
                 f"xs: expected (T, B, D) with T >= 4 and B >= 3 for the checks, got {shape}."
             )
@@ -90,6 +90,11 @@ class Case:
     def batch(self) -> int:
         """B."""
         return self.xs.shape[1]
+
+    @functools.cached_property
+    def features(self) -> tuple[int, ...]:
+        """The feature axes of ``xs``: (D,), or axes of space before it."""
+        return self.xs.shape[2:]
 
     @functools.cached_property
     def steps(self) -> int:
@@ -225,7 +230,8 @@ class Case:
     ) -> Any:
         """Differentiates the loss sum(weights · (carry, ys)) of the layer, from ``start``.
 
-        Outputs with the weight 0 do not enter the loss, whatever they are.
+        Outputs with the weight 0 do not enter the loss, whatever they are; nor do numbers beyond a
+        million, which stand for infinity.
 
         Args:
           weights: a tree like (carry, ys).
@@ -298,6 +304,11 @@ def _where(condition: np.ndarray, yes: Any, no: Any) -> Any:
     return jax.tree.map(choose, yes, no)
 
 
+def counts(x: Any) -> Any:
+    """Where numbers belong into a loss: one that stands for infinity would hide all others."""
+    return abs(x) < 1e6
+
+
 def _weighted(x: jax.Array, weight: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
-    return jnp.sum(jnp.where(weight != 0, x, jnp.zeros_like(x)) * weight)
+    return jnp.sum(jnp.where((weight != 0) & counts(x), x, jnp.zeros_like(x)) * weight)

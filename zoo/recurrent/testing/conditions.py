@@ -9,6 +9,46 @@ from zoo.recurrent.testing.case import Case, causal_only, promise
 from zoo.recurrent.testing.compare import close, require, same
 
 
+@promise("intervals are the time of every step, or are refused by a layer that knows none")
+def check_intervals(case: Case) -> None:
+    """Ones, a loop of steps, NaN in padding, and wrong ones; or a TypeError."""
+    elapsed = np.random.default_rng(9).uniform(0.1, 2.0, (case.steps, case.batch))
+    elapsed = elapsed.astype(np.float32)
+    if not case.layer.reads_intervals:
+        _refused(case, TypeError, elapsed)
+        return
+    given = case.run(case.start, case.xs, intervals=np.ones_like(elapsed))
+    close(given, case.whole, "(carry, ys) with intervals of 1, against none")
+    carry, ys = case.run(case.start, case.xs, intervals=elapsed)
+    require(not np.allclose(ys, case.whole[1]), "ys with other intervals: expected others.")
+    if case.layer.causal:
+        last, stepped = case.start, []
+        for x, interval in zip(case.host, elapsed, strict=True):
+            last, y = case.layer.apply(case.variables, last, x, interval, method="step")
+            stepped.append(np.asarray(y))
+        close((carry, ys), (last, np.stack(stepped)), "(carry, ys), against steps")
+    lengths = np.full(case.batch, case.steps - 1, np.int32)
+    holes = elapsed.copy()
+    holes[-1] = np.nan
+    clean, dirty = (
+        case.gradients(case.weights, case.xs, seq_lengths=lengths, intervals=each)
+        for each in (elapsed, holes)
+    )
+    close(dirty, clean, "values and gradients with NaN among the intervals of padding")
+    _refused(case, ValueError, elapsed[1:])
+    _refused(case, ValueError, -elapsed)
+    _refused(case, TypeError, elapsed.astype(np.int32))
+
+
+def _refused(case: Case, kind: type[Exception], intervals: np.ndarray) -> None:
+    try:
+        case.call(case.start, case.xs, intervals=intervals)
+    except kind as error:
+        require("intervals" in str(error), f"expected a message on intervals, got: {error}")
+    else:
+        raise AssertionError(f"these intervals: expected a {kind.__name__}, got none.")
+
+
 @promise("steps at t >= seq_lengths are padding: ys is 0, the carry is that of the last valid step")
 def check_seq_lengths(case: Case) -> None:
     """Lengths of 0, of T and between, against steps taken by hand, or against cut sequences."""

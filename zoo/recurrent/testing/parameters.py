@@ -23,7 +23,7 @@ def check_parameters(case: Case) -> None:
     """Trees and values from one key, over lengths, batches, conditions and options."""
     key = jax.random.key(0)
     expected = case.layer.init(key, None, case.xs)
-    shape = (case.steps + 1, 2, 1, case.xs.shape[-1])
+    shape = (case.steps + 1, 2, 1, *case.features)
     lengths = jnp.zeros(shape[1:3], jnp.int32)
     xs = jnp.zeros(shape, case.xs.dtype)
     got = case.layer.init(key, None, xs, seq_lengths=lengths)
@@ -31,10 +31,14 @@ def check_parameters(case: Case) -> None:
 
     tree = paths(expected)
     for steps_and_batch in ((1,), (100, 1)):
-        xs = jax.ShapeDtypeStruct((*steps_and_batch, shape[-1]), case.xs.dtype)
+        xs = jax.ShapeDtypeStruct((*steps_and_batch, *case.features), case.xs.dtype)
         got = jax.eval_shape(case.layer.init, key, None, xs)
         same_paths(paths(got), tree, f"the tree for xs of shape {xs.shape}")
-    for options in ({"time_axis": -2}, {"reverse": True}, {"implementation": "scan"}):
+    for options in (
+        {"time_axis": -1 - len(case.features)},
+        {"reverse": True},
+        {"implementation": "scan"},
+    ):
         if all(map(case.supports, options)):
             layer = case.variant(**options).layer
             got = jax.eval_shape(layer.init, key, None, case.xs)

@@ -56,15 +56,15 @@ def check_length_range(case: Case) -> None:
 
 def _calls(case: Case) -> Iterator[Refusal]:
     xs, carry = case.host, jax.tree.map(np.asarray, case.start)
-    steps, batch, _ = xs.shape
+    steps, batch = xs.shape[:2]
     wider = jax.tree.map(lambda x: np.concatenate([x, x], axis=-1), carry)
     fewer = jax.tree.map(lambda x: x[:-1], carry)
-    whole = jax.tree.map(lambda x: x.astype(np.int32), carry)
+    whole = jax.tree.map(lambda x: np.zeros(x.shape, np.int32), carry)
     mask = np.ones((steps, batch), bool)
     lengths = np.full(batch, steps, np.int32)
     yield "integer xs", TypeError, "xs", (None, xs.astype(np.int32)), {}
     yield "boolean xs", TypeError, "xs", (None, xs > 0), {}
-    yield "xs of one axis", ValueError, "xs", (None, xs[:, 0, 0]), {}
+    yield "xs of one axis", ValueError, "xs", (None, xs.reshape(-1)), {}
     yield "a wider carry", ValueError, "carry", (wider, xs), {}
     yield "a carry of fewer rows", ValueError, "carry", (fewer, xs), {}
     yield "a carry of integers", TypeError, "carry", (whole, xs), {}

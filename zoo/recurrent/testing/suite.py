@@ -42,6 +42,7 @@ CHECKS: tuple[Check, ...] = (
     conditions.check_resets,
     conditions.check_skipped_resets,
     conditions.check_conditions_together,
+    conditions.check_intervals,
     conditions.check_padding_cannot_leak,
     conditions.check_resets_stop_leaks,
     numbers.check_gradients,
@@ -68,7 +69,7 @@ def check_layer(
 
     Args:
       build: makes the layer, and takes its options as keyword arguments; see ``Case``.
-      xs: float (T, B, D), T >= 4, B >= 3.
+      xs: float (T, B, *features), T >= 4, B >= 3.
       options: the options that ``build`` takes; by default the layer's dataclass fields.
       skip: names of checks that are not run, such as "check_causality".
 

@@ -1,13 +1,21 @@
 """A layer that runs another one in both directions."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions, options
-from zoo.recurrent.composition import Composite, LayerLike, build_inner, builder
+from zoo.recurrent.call import checks, conditions, options
+from zoo.recurrent.call.conditions import Conditions
+from zoo.recurrent.composites.composition import (
+    Composite,
+    LayerLike,
+    build_inner,
+    builder,
+    call_inner,
+)
 from zoo.recurrent.contract import Carry, RecurrentLayer
 
 Merge = Callable[[jax.Array, jax.Array], jax.Array]
@@ -88,6 +96,11 @@ class Bidirectional(Composite):
         return self.merge is not None
 
     @property
+    def reads_intervals(self) -> bool:
+        """Whether the inner layer does."""
+        return self._inner(False).reads_intervals
+
+    @property
     def causal(self) -> bool:
         """False: every output depends on the whole sequence."""
         return False
@@ -111,37 +124,15 @@ class Bidirectional(Composite):
             )
         return ys
 
-    def __call__(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
-    ) -> tuple[Carry, jax.Array]:
-        """Runs both directions; see ``RecurrentLayer``."""
+    def _sequence(
+        self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
+    ) -> tuple[Carry, Any]:
         first, second = self._split(carry, xs)
-        given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        first, forward = self.forward(first, xs, **given, deterministic=deterministic)
-        second, backward = self.backward(second, xs, **given, deterministic=deterministic)
-        return (first, second), self._merged(forward, backward, xs, seq_lengths, mask)
-
-    def history(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
-    ) -> tuple[Carry, jax.Array]:
-        """Returns the pair of both histories, and ys; see ``RecurrentLayer``."""
-        first, second = self._split(carry, xs)
-        given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        first, forward = self.forward.history(first, xs, **given, deterministic=deterministic)
-        second, backward = self.backward.history(second, xs, **given, deterministic=deterministic)
-        return (first, second), self._merged(forward, backward, xs, seq_lengths, mask)
+        method = "history" if history else "__call__"
+        first, forward = call_inner(self.forward, method, first, xs, given)
+        second, backward = call_inner(self.backward, method, second, xs, given)
+        ys = self._merged(forward, backward, xs, given.seq_lengths, given.mask)
+        return (first, second), ys
 
     def _merged(
         self,
@@ -156,7 +147,7 @@ class Bidirectional(Composite):
         if self.merge in _LINEAR:
             return self._merge(forward, backward)
         # What lies before a reset in one direction may lie after it in the other.
-        ys = conditions.around_nan(self._merge, forward, backward)
+        ys = conditions.skipping_nan(self._merge, forward, backward)
         if not callable(self.merge) or (seq_lengths is None and mask is None):
             return ys
         # A function may make something of two zeros.
@@ -166,7 +157,9 @@ class Bidirectional(Composite):
         valid = jnp.moveaxis(conditions.valid_steps(xs.shape[axis], seq_lengths, mask), 0, axis)
         return conditions.select(valid, ys, jnp.zeros_like(ys))
 
-    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
+    def step(
+        self, carry: Carry | None, x: jax.Array, intervals: jax.Array | None = None
+    ) -> tuple[Carry, jax.Array]:
         """Raises TypeError: the backward direction needs the end of the sequence first."""
         raise TypeError(
             "step: a bidirectional layer cannot take one step: expected a causal layer, because "

@@ -1,11 +1,11 @@
 """The table of the options: what each of them is, and what it takes, for every layer alike."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
 
-from zoo.recurrent import option_checks as takes
+from zoo.recurrent.call import option_checks as takes
 from zoo.recurrent.engine import IMPLEMENTATIONS
 
 
@@ -67,6 +67,9 @@ _ROWS = (
         "how the time loop is run.",
         takes.one_of(*IMPLEMENTATIONS),
     ),
+    Option("heads", _INT, "blocks of the recurrent kernels.", takes.positive_int),
+    Option("peepholes", _BOOL, "whether gates see the cell state.", takes.boolean),
+    Option("coupled_gates", _BOOL, "whether the forget gate is 1 - i.", takes.boolean),
     Option("forget_bias", "finite number", "added to the forget gate's bias.", takes.finite),
     Option("projection", _STEPS, "P, the width of a projected h.", takes.positive_int_or_none),
     Option("reset_gate", _BOOL, "whether the gate acts in the candidate.", takes.boolean),
@@ -88,6 +91,11 @@ _ROWS = (
 TABLE: dict[str, Option] = {row.name: row for row in _ROWS}
 
 
+def table(layer: type[nn.Module]) -> Mapping[str, Option]:
+    """What is known of the options of a layer's class: the table, and what the class adds to it."""
+    return TABLE | {row.name: row for row in getattr(layer, "own_options", ())}
+
+
 def check(layer: nn.Module, names: Iterable[str] | None = None) -> None:
     """Checks the options of a layer, and replaces NumPy's scalars among them by Python's.
 
@@ -100,8 +108,9 @@ def check(layer: nn.Module, names: Iterable[str] | None = None) -> None:
       TypeError: an option is of another kind than the table says.
       ValueError: it is of the right kind and has no possible value.
     """
+    known = table(type(layer))
     for name in type(layer).__dataclass_fields__ if names is None else names:
-        if (row := TABLE.get(name)) is None:
+        if (row := known.get(name)) is None:
             continue
         given = getattr(layer, name)
         value = row.check(name, given)

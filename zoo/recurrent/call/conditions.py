@@ -7,12 +7,30 @@ import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
-from zoo.recurrent.cells import Carry
-from zoo.recurrent.step import select
+from zoo.recurrent.cell import Carry
+from zoo.recurrent.engine.step import select
 
 
 class Conditions(NamedTuple):
-    """What a call's lengths, masks and resets mean, time first.
+    """What a caller says about a sequence beside its inputs; see ``RecurrentLayer``.
+
+    Attributes:
+      seq_lengths: int (*batch,) or None.
+      mask: bool, the axes of xs without its features, or None.
+      resets: like ``mask``.
+      deterministic: whether dropouts are off; None where that was decided.
+      intervals: float, like ``mask``.
+    """
+
+    seq_lengths: jax.Array | None = None
+    mask: jax.Array | None = None
+    resets: jax.Array | None = None
+    deterministic: bool | None = True
+    intervals: jax.Array | None = None
+
+
+class Steps(NamedTuple):
+    """What a call's lengths, masks and resets mean for every step, time first.
 
     Attributes:
       valid: bool (T, *batch), which steps are taken; None where all are.
@@ -48,7 +66,7 @@ def valid_steps(
     return inside if mask is None else inside & mask
 
 
-def understand(
+def resolve(
     xs: jax.Array,
     start: Carry,
     seq_lengths: jax.Array | None,
@@ -56,8 +74,8 @@ def understand(
     resets: jax.Array | None,
     reverse: bool,
     feature_axes: int = 1,
-) -> Conditions:
-    """Combines a call's conditions.
+) -> Steps:
+    """Combines lengths, masks and resets.
 
     A reset must keep what lies before it from what comes after, gradients included, even where
     that is NaN: zero times NaN is NaN, so a step that has seen one must not be run at all. From a
@@ -75,7 +93,7 @@ def understand(
     """
     valid = valid_steps(xs.shape[0], seq_lengths, mask)
     if resets is None:
-        return Conditions(valid, None)
+        return Steps(valid, None)
     if valid is not None:
         resets = resets & valid
     features = tuple(range(-feature_axes, 0))
@@ -86,7 +104,7 @@ def understand(
     bad_start = ~jnp.stack(finite).all(axis=0)
     poisoned = _since_reset(bad, resets, bad_start, reverse)
     last = poisoned[0] if reverse else poisoned[-1]
-    return Conditions(valid, resets, poisoned, last)
+    return Steps(valid, resets, poisoned, last)
 
 
 def _since_reset(
@@ -113,18 +131,18 @@ def _since_reset(
     return happened | (kept & bad_start[None])
 
 
-def clean(xs: jax.Array, conditions: Conditions) -> jax.Array:
+def clean(xs: jax.Array, steps: Steps) -> jax.Array:
     """Zeroes the inputs of steps that are not run, so that no NaN enters any arithmetic."""
-    taken = conditions.taken
+    taken = steps.taken
     return xs if taken is None else select(taken, xs, jnp.zeros_like(xs))
 
 
-def outputs(ys: jax.Array, conditions: Conditions) -> jax.Array:
+def outputs(ys: jax.Array, steps: Steps) -> jax.Array:
     """Zeroes skipped outputs (T, *batch, H) and restores poisoned ones."""
-    if conditions.poisoned is not None:
-        ys = poison(ys, conditions.poisoned)
-    if conditions.valid is not None:
-        ys = select(conditions.valid, ys, jnp.zeros_like(ys))
+    if steps.poisoned is not None:
+        ys = poison(ys, steps.poisoned)
+    if steps.valid is not None:
+        ys = select(steps.valid, ys, jnp.zeros_like(ys))
     return ys
 
 
@@ -142,7 +160,7 @@ def poison(carry: Carry, poisoned: jax.Array | None) -> Carry:
     return jax.tree.map(write, carry)
 
 
-def around_nan(function: Callable[..., jax.Array], *rows: jax.Array) -> jax.Array:
+def skipping_nan(function: Callable[..., jax.Array], *rows: jax.Array) -> jax.Array:
     """Applies a function of every step's features, and writes NaN where one of them is NaN.
 
     So would most functions; but their derivatives there are NaN too, and zero times NaN is NaN.

@@ -1,12 +1,14 @@
 """Layer-normalised cells: the products are normalised over their features before they are used."""
 
 import dataclasses
-from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.cells import GRU, LSTM, Carry, Kernel, Product, Weights
+from zoo.recurrent.cell import Carry, Kernel, Product, Projected, Weights
+from zoo.recurrent.layers.gru import GRU, ScanGRU
+from zoo.recurrent.layers.lstm import LSTM, ScanLSTM
 
 
 def normalise(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
@@ -19,7 +21,9 @@ def normalise(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
 
 def _with_scales(table: dict[str, Kernel]) -> dict[str, Kernel]:
     return {
-        name: kernel if name == "proj" else dataclasses.replace(kernel, scale=True)
+        name: kernel
+        if name == "proj" or kernel.diagonal
+        else dataclasses.replace(kernel, scale=True)
         for name, kernel in table.items()
     }
 
@@ -46,54 +50,65 @@ class _NormalisedProducts:
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormGRU(GRU):
-    """GRU with layer normalisation of every product (Ba, Kiros & Hinton 2016).
-
-    Attributes:
-      epsilon: added to the variance.
-    """
+    """The equations of ``ScanLayerNormGRU``."""
 
     epsilon: float = 1e-6
 
-    @property
-    def kernels(self) -> dict[str, Kernel]:
+    def declare(self) -> dict[str, Kernel]:
         """Those of the GRU, each with a scale."""
-        return _with_scales(super().kernels)
+        return _with_scales(super().declare())
 
     def project(self, product: Product, x: jax.Array, weights: Weights) -> dict[str, jax.Array]:
         """LN(W_i x) + b."""
         return super().project(_NormalisedProducts(product, weights, self.epsilon), x, weights)
 
-    def step(
-        self, recur: Product, carry: Carry, u: Mapping[str, jax.Array], weights: Weights
-    ) -> Carry:
+    def step(self, recur: Product, carry: Carry, u: Projected, weights: Weights) -> Carry:
         """The GRU's step on normalised products."""
         normalised = _NormalisedProducts(recur, weights, self.epsilon)
         return super().step(normalised, carry, u, weights)
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerNormLSTM(LSTM):
-    """LSTM with layer normalisation of every product and of the cell state (Ba et al. 2016).
+class ScanLayerNormGRU(ScanGRU):
+    r"""Gated recurrent unit with layer normalisation inside the step.
+
+    Every product W x and W h of the GRU is replaced by LN(W x) and LN(W h), each with a ``scale``
+    of its own beside its kernel; the biases are added afterwards.
 
     Attributes:
       epsilon: added to the variance.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, registry
+      >>> layer = registry.build("scan_layer_norm_gru", features=4)
+      >>> variables = layer.init(jax.random.key(0), None, jnp.ones((7, 2, 3)))
+      >>> sorted(variables["params"]["ir"])
+      ['bias', 'kernel', 'scale']
+
+    References:
+      Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450).
     """
 
     epsilon: float = 1e-6
 
-    @property
-    def kernels(self) -> dict[str, Kernel]:
+    cell_class: ClassVar = LayerNormGRU
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormLSTM(LSTM):
+    """The equations of ``ScanLayerNormLSTM``."""
+
+    epsilon: float = 1e-6
+
+    def declare(self) -> dict[str, Kernel]:
         """Those of the LSTM, each but the projection with a scale, and ``c`` (scale, bias)."""
         state = Kernel("none", self.features, bias=self.use_bias, scale=True)
-        return {**_with_scales(super().kernels), "c": state}
+        return {**_with_scales(super().declare()), "c": state}
 
     def project(self, product: Product, x: jax.Array, weights: Weights) -> dict[str, jax.Array]:
         """LN(W_i x) + b."""
         return super().project(_NormalisedProducts(product, weights, self.epsilon), x, weights)
 
-    def step(
-        self, recur: Product, carry: Carry, u: Mapping[str, jax.Array], weights: Weights
-    ) -> Carry:
+    def step(self, recur: Product, carry: Carry, u: Projected, weights: Weights) -> Carry:
         """The LSTM's step on normalised products."""
         normalised = _NormalisedProducts(recur, weights, self.epsilon)
         return super().step(normalised, carry, u, weights)
@@ -102,3 +117,28 @@ class LayerNormLSTM(LSTM):
         """LN(c)."""
         own = weights["c"]
         return _add(normalise(c, own["scale"], self.epsilon), own.get("bias"))
+
+
+class ScanLayerNormLSTM(ScanLSTM):
+    r"""Long short-term memory with layer normalisation inside the step.
+
+    Every product W x and W h of the LSTM is replaced by LN(W x) and LN(W h), each with a ``scale``
+    beside its kernel, and h' = o ⊙ tanh(LN(c')), with ``c/scale`` and ``c/bias``.
+
+    Attributes:
+      epsilon: added to the variance.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, registry
+      >>> layer = registry.build("scan_layer_norm_lstm", features=4)
+      >>> variables = layer.init(jax.random.key(0), None, jnp.ones((7, 2, 3)))
+      >>> sorted(variables["params"]["c"])
+      ['bias', 'scale']
+
+    References:
+      Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450).
+    """
+
+    epsilon: float = 1e-6
+
+    cell_class: ClassVar = LayerNormLSTM

@@ -4,7 +4,6 @@ Shapes and dtypes go through chex, so that ``chex.disable_asserts()`` turns them
 a program's own. Their errors are AssertionErrors as well, for code that catches chex's failures.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -12,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import registry
 from zoo.recurrent import unstable
+
+_CURES = {
+    bool: "Convert it with `!= 0`.",
+    int: "Lengths are whole steps.",
+    float: "Times are numbers of floating point.",
+}
 
 
 class ShapeError(ValueError, AssertionError):
@@ -39,7 +45,14 @@ def array(name: str, value: Any, what: str) -> jax.Array:
     raise TypeError(f"{name}: expected {what}, got {type(value).__name__}. {cure}")
 
 
-def inputs(xs: Any, *, time_axis: int | None, features: int | None, name: str = "xs") -> jax.Array:
+def inputs(
+    xs: Any,
+    *,
+    time_axis: int | None,
+    features: int | None,
+    name: str = "xs",
+    feature_axes: int = 1,
+) -> jax.Array:
     """Checks the inputs of a call, or of one step.
 
     Args:
@@ -47,6 +60,7 @@ def inputs(xs: Any, *, time_axis: int | None, features: int | None, name: str = 
       time_axis: where time is; None for one step.
       features: D of existing parameters, or None where there are none yet.
       name: what the caller calls the array.
+      feature_axes: how many of the last axes are features.
 
     Returns:
       xs as a JAX array.
@@ -55,7 +69,8 @@ def inputs(xs: Any, *, time_axis: int | None, features: int | None, name: str = 
       TypeError: it is no array, or not one of floating point.
       ValueError: it has too few axes, or another feature size than the parameters.
     """
-    shape = "(T, *batch, D)" if time_axis is not None else "(*batch, D)"
+    last = "D" if feature_axes == 1 else f"{feature_axes - 1} axes of space, D"
+    shape = f"(T, *batch, {last})" if time_axis is not None else f"(*batch, {last})"
     xs = array(name, xs, f"a float array {shape}")
     chex.assert_type(
         xs,
@@ -66,7 +81,7 @@ def inputs(xs: Any, *, time_axis: int | None, features: int | None, name: str = 
         ),
         exception_type=DTypeError,
     )
-    least = 1 if time_axis is None else 2
+    least = feature_axes if time_axis is None else feature_axes + 1
     if xs.ndim < least:
         cause = (
             "a single feature without its axis; use xs[..., None]."
@@ -75,7 +90,7 @@ def inputs(xs: Any, *, time_axis: int | None, features: int | None, name: str = 
         )
         raise ShapeError(f"{name}: expected {shape}, got shape {xs.shape}. Likely cause: {cause}")
     if time_axis is not None:
-        time = normal_axis(time_axis, xs.ndim, name)
+        time = normal_axis(time_axis, xs.ndim, name, feature_axes)
     if features is not None and xs.shape[-1] != features:
         cause = ""
         if time_axis is not None and xs.shape[time] == features:
@@ -208,7 +223,7 @@ def _carry_cause(
 
 
 def steps(name: str, value: Any, shape: tuple[int, ...], kind: type, what: str) -> jax.Array | None:
-    """Checks ``seq_lengths``, ``mask`` or ``resets``; None stays None.
+    """Checks ``seq_lengths``, ``mask``, ``resets`` or ``intervals``; None stays None.
 
     Raises:
       TypeError: another dtype.
@@ -221,7 +236,7 @@ def steps(name: str, value: Any, shape: tuple[int, ...], kind: type, what: str) 
         value,
         kind,
         custom_message=f"{name}: expected {what}, got {value.dtype}{list(value.shape)}. "
-        + ("Convert it with `!= 0`." if kind is bool else "Lengths are whole steps."),
+        + _CURES[kind],
         exception_type=DTypeError,
     )
     chex.assert_shape(
@@ -268,70 +283,36 @@ def conditions(
     return seq_lengths, mask, steps("resets", resets, steps_shape, bool, what)
 
 
-def variables(given: Any) -> None:
-    """Requires what ``layer.init`` returns: a mapping of mappings.
+def intervals(given: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """Checks the elapsed time of every step, or of one; None stays None.
+
+    Args:
+      given: float, the axes of xs (or x) without its features.
+      shape: these axes.
 
     Raises:
-      TypeError: it is something else.
+      TypeError: another dtype.
+      ValueError: another shape, or a concrete interval that is negative.
     """
-    if not isinstance(given, Mapping):
-        raise DTypeError(
-            "variables: expected a mapping such as {'params': ...}, what layer.init returns, got "
-            f"{type(given).__name__}. Likely cause: another argument in its place."
+    what = "float, the axes of xs without the last"
+    value = steps("intervals", given, shape, float, what)
+    if value is None or unstable.is_traced(value) or not value.is_fully_addressable:
+        return value
+    if value.size and (least := np.asarray(value).min()) < 0:
+        raise ShapeError(
+            f"intervals: expected no negative elapsed time, got a minimum of {least}. Likely "
+            "cause: times of day, or differences taken in the other order."
         )
-    for name, tree in given.items():
-        if not isinstance(tree, Mapping):
-            raise DTypeError(
-                f"variables[{name!r}]: expected a mapping from names to arrays, got "
-                f"{type(tree).__name__}. Likely cause: variables that were read or made by hand, "
-                'or variables["params"] where variables is meant. Give what layer.init returns.'
-            )
+    return value
 
 
-def keys(rngs: Any, what: str = "rngs") -> None:
-    """Requires a key, or a mapping from names to keys; None is for nothing random.
-
-    Raises:
-      TypeError: one of them is no key.
-    """
-    for where, key in (
-        ((f"{what}[{name!r}]", key) for name, key in rngs.items())
-        if isinstance(rngs, Mapping)
-        else ((what, rngs),)
-    ):
-        if key is None and where == what:
-            continue
-        if isinstance(key, jax.Array | np.ndarray):
-            if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-                if key.ndim == 0:
-                    continue
-            elif key.dtype == np.uint32 and key.ndim == 1:
-                continue
-            got = f"{key.dtype}{list(key.shape)}"
-        else:
-            plain = key is None or isinstance(key, int | float | str)
-            got = repr(key) if plain else type(key).__name__
-        raise DTypeError(
-            f"{where}: expected a key, got {got}. Likely cause: the number of a seed, or several "
-            "keys at once. Cure: jax.random.key(seed), or one of the keys."
-        )
-
-
-def deterministic(value: Any) -> bool:
-    """Requires a bool that is known while tracing, and returns it.
-
-    Raises:
-      TypeError: it is something else.
-    """
-    if unstable.is_traced(value) and isinstance(value, jax.Array):
-        raise TypeError(
-            "deterministic: expected a Python bool, got a traced array. Likely cause: nn.remat, "
-            "nn.jit or jax.jit traces every argument. Cure: make it static; for a lifted layer, "
-            "give it by position and build with nn.remat(Layer, static_argnums=(6,))."
-        )
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"deterministic: expected a bool, got {value!r}.")
-    return bool(value)
+def no_intervals(layer: str) -> TypeError:
+    """The error of a layer that knows no elapsed time."""
+    known = [name for name in registry.names() if "intervals" in (registry.spec(name).inputs or "")]
+    return TypeError(
+        f"intervals: expected None, got elapsed times: {layer} knows no time between steps. Cure: "
+        f"build {' or '.join(known)}, or give the intervals as a feature of xs."
+    )
 
 
 def lengths_in_range(seq_lengths: jax.Array | None, total: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from flax.core import Scope
 from flax.typing import Dtype, Initializer
 
-from zoo.recurrent.checks import DTypeError, ShapeError
+from zoo.recurrent.call.checks import DTypeError, ShapeError
 
 _USUAL = frozenset(map(jnp.dtype, ("float32", "bfloat16", "float16", "float64")))
 _CURE = "Give what layer.init returns, or weights that zoo.recurrent.convert made."
@@ -20,8 +20,13 @@ _FACTORY = (
 )
 
 
-def rows(scope: Scope, name: str, width: int) -> int | None:
+def rows(scope: Scope, name: str, shape: tuple[int | None, ...]) -> int | None:
     """The number of rows of the kernel under ``name``, or None where there are no parameters yet.
+
+    Args:
+      scope: of the layer.
+      name: of the kernel.
+      shape: of the kernel, None for its rows, the last axis but one.
 
     Raises:
       TypeError: what is there is no kernel.
@@ -37,8 +42,8 @@ def rows(scope: Scope, name: str, width: int) -> int | None:
             return None
         raise missing(f"{path}/kernel")
     kernel = _bare(own["kernel"])
-    check_given(f"{path}/kernel", kernel, (None, width))
-    return kernel.shape[0]
+    check_given(f"{path}/kernel", kernel, shape)
+    return kernel.shape[-2]
 
 
 def subtree(scope: Scope) -> None:

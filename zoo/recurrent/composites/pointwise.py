@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions
+from zoo.recurrent.call import checks, conditions
+from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.contract import Carry, RecurrentLayer
 
 
@@ -71,16 +72,10 @@ class Pointwise(RecurrentLayer):
         """Returns the empty tuple; see ``RecurrentLayer``."""
         return ()
 
-    def __call__(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
+    def _sequence(
+        self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, jax.Array]:
-        """Applies the function to every step; see ``RecurrentLayer``."""
+        seq_lengths, mask, resets, deterministic, _ = given
         xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
         axis = checks.normal_axis(self.time_axis, xs.ndim)
         # How many axes are features is known to the layers around: there may be several.
@@ -101,20 +96,11 @@ class Pointwise(RecurrentLayer):
         # The function may make something of a zero.
         return (), conditions.select(valid, ys, jnp.zeros_like(ys))
 
-    def history(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
+    def step(
+        self, carry: Carry | None, x: jax.Array, intervals: jax.Array | None = None
     ) -> tuple[Carry, jax.Array]:
-        """Returns what a call does; see ``RecurrentLayer``."""
-        return self(carry, xs, seq_lengths, mask, resets, deterministic)
-
-    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
         """Applies the function to one step; see ``RecurrentLayer``."""
+        self._check_intervals(intervals)
         return (), self._apply(checks.inputs(x, time_axis=None, features=None, name="x"), True)
 
     def _apply(self, xs: jax.Array, deterministic: bool) -> jax.Array:

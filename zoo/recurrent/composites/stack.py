@@ -9,19 +9,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, options, parameter_checks, runs
-from zoo.recurrent.composition import (
+from zoo.recurrent.call import checks, flax_checks, options, parameter_checks
+from zoo.recurrent.call.conditions import Conditions
+from zoo.recurrent.composites import runs
+from zoo.recurrent.composites.composition import (
     Composite,
     LayerLike,
     build_inner,
     build_plain,
     builder,
+    call_inner,
 )
+from zoo.recurrent.composites.pointwise import Pointwise
+from zoo.recurrent.composites.runs import Run
+from zoo.recurrent.composites.upper import Upper, side_by_side
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import DEPTH
-from zoo.recurrent.pointwise import Pointwise
-from zoo.recurrent.runs import Run
-from zoo.recurrent.upper import Upper, side_by_side
 
 _NOT_FOUND = (
     parameter_checks.MissingError,
@@ -142,6 +145,11 @@ class Stack(Composite):
         return sum(widths) if self.skip else widths[-1]
 
     @property
+    def reads_intervals(self) -> bool:
+        """Whether any inner layer does; the others do without."""
+        return any(layer.reads_intervals for _, layer in self._built())
+
+    @property
     def causal(self) -> bool:
         """Whether all inner layers are."""
         return all(layer.causal for _, layer in self._built())
@@ -154,39 +162,20 @@ class Stack(Composite):
             specs += (layer.carry_spec(shape),) * run.count
         return tuple(specs)
 
-    def __call__(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
+    def _sequence(
+        self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, jax.Array]:
-        """Runs all layers; see ``RecurrentLayer``."""
-        given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        deterministic = checks.deterministic(deterministic)
-        return self._run("__call__", carry, xs, **given, deterministic=deterministic)
+        given = given._replace(deterministic=flax_checks.deterministic(given.deterministic))
+        return self._run("history" if history else "__call__", carry, xs, given)
 
-    def history(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
+    def step(
+        self, carry: Carry | None, x: jax.Array, intervals: jax.Array | None = None
     ) -> tuple[Carry, jax.Array]:
-        """Returns one history per layer, and ys; see ``RecurrentLayer``."""
-        given = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-        deterministic = checks.deterministic(deterministic)
-        return self._run("history", carry, xs, **given, deterministic=deterministic)
-
-    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
         """Takes one step with every layer; see ``RecurrentLayer``."""
+        self._check_intervals(intervals)
         x = checks.inputs(x, time_axis=None, features=None, name="x")
         carry = checks.carry(carry, self.carry_spec(x.shape), xs_shape=x.shape, time_axis=None)
-        return self._climb("step", carry, x)
+        return self._climb("step", carry, x, Conditions(intervals=intervals))
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
@@ -216,7 +205,7 @@ class Stack(Composite):
         return tuple(carries)
 
     def _run(
-        self, method: str, carry: Carry | None, xs: jax.Array, **conditions: Any
+        self, method: str, carry: Carry | None, xs: jax.Array, given: Conditions
     ) -> tuple[Carry, jax.Array]:
         """Calls a method with a whole sequence."""
         carry = self._checked(carry, xs)
@@ -225,31 +214,31 @@ class Stack(Composite):
         if only_declares() and xs.shape[axis]:
             # One step declares the same, and lifting over depth runs what it lifts.
             xs = jax.lax.slice_in_dim(xs, 0, 1, axis=axis)
-            conditions = {"deterministic": conditions["deterministic"]}
-        carry, ys = self._climb(method, carry, xs, **conditions)
+            given = Conditions(deterministic=given.deterministic)
+        carry, ys = self._climb(method, carry, xs, given)
         return carry, jnp.broadcast_to(ys, (*steps, ys.shape[-1]))
 
     def _climb(
-        self, method: str, carry: Carry | None, xs: jax.Array, **conditions: Any
+        self, method: str, carry: Carry | None, xs: jax.Array, given: Conditions
     ) -> tuple[Carry, jax.Array]:
         """Calls a method ``(carry, xs) -> (carry, ys)`` of every layer, from the first up."""
         runs.check_variables(self._runs(), self._params())
-        given = itertools.repeat(None) if carry is None else iter(carry)
+        each_carry = itertools.repeat(None) if carry is None else iter(carry)
         carries: list[Carry] = []
         outputs: list[jax.Array] = []
         inputs = below = xs
         for run in self._runs():
-            layer, starts = getattr(self, run.name), list(itertools.islice(given, run.count))
+            layer, starts = getattr(self, run.name), list(itertools.islice(each_carry, run.count))
             try:
                 if run.repeated:
                     width = below.shape[-1] if self.layer_norm else None
                     parameter_checks.stacked(self.scope, run.name, run.count, width)
-                    new, each = self._over_depth(method, layer, starts, below, inputs, conditions)
+                    new, each = self._over_depth(method, layer, starts, below, inputs, given)
                 elif isinstance(layer, Upper):
-                    one, ys = layer.run(method, starts[0], below, inputs, **conditions)
+                    one, ys = layer.run(method, starts[0], below, inputs, given)
                     new, each = (one,), (ys,)
                 else:
-                    one, ys = getattr(layer, method)(starts[0], below, **conditions)
+                    one, ys = call_inner(layer, method, starts[0], below, given)
                     new, each = (one,), (ys,)
             except _NOT_FOUND as error:
                 raise runs.missing_variables(self._runs(), self._params(), error) from error
@@ -270,7 +259,7 @@ class Stack(Composite):
         starts: list[Carry | None],
         below: jax.Array,
         xs: jax.Array,
-        conditions: dict[str, Any],
+        given: Conditions,
     ) -> tuple[tuple[Carry, ...], tuple[jax.Array, ...]]:
         """Climbs equal layers; returns all carries, and the outputs of all (or of the last)."""
         stacked = None
@@ -281,7 +270,7 @@ class Stack(Composite):
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
         def visit(layer: Upper, ys: jax.Array, carry: Carry) -> tuple[jax.Array, Any]:
-            carry, ys = layer.run(method, carry, ys, xs, **conditions)
+            carry, ys = layer.run(method, carry, ys, xs, given)
             return ys, (carry, ys if self.skip else None)
 
         last, (stacked, each) = DEPTH.lift(visit, length=len(starts))(layer, below, stacked)

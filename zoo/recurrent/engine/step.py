@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.cells import Carry, Cell, Product, Weights
+from zoo.recurrent.cell import Carry, Cell, Product, Weights
 
 Signals = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def select(condition: jax.Array, yes: Carry, no: Carry) -> Carry:
     return jax.tree.map(choose, yes, no)
 
 
-def enter(carry: Carry, signals: Signals, initial: Carry | None) -> Carry:
+def before_step(carry: Carry, signals: Signals, initial: Carry | None) -> Carry:
     """Applies what happens to a carry before a step is taken: resets and truncation."""
     if "reset" in signals:
         carry = select(signals["reset"], initial, carry)
@@ -38,7 +38,7 @@ def enter(carry: Carry, signals: Signals, initial: Carry | None) -> Carry:
     return carry
 
 
-def leave(before: Carry, after: Carry, signals: Signals) -> Carry:
+def after_step(before: Carry, after: Carry, signals: Signals) -> Carry:
     """Applies what happens to a carry after a step was taken: a masked step leaves no trace."""
     return select(signals["mask"], after, before) if "mask" in signals else after
 
@@ -81,22 +81,20 @@ class Step:
         Returns:
           The new carry, with the dtypes of ``carry``.
         """
-        entered = enter(carry, signals, fixed.get("initial"))
+        entered = before_step(carry, signals, fixed.get("initial"))
+        recur = self.cell.of_state(recur)
         if "recurrent_dropout" in fixed:
             recur = _Dropped(recur, self.cell.hidden, fixed["recurrent_dropout"])
         state = tuple(x.astype(self.work_dtype) for x in entered)
         new = self.cell.step(recur, state, u, weights)
         new = tuple(n.astype(x.dtype) for n, x in zip(new, entered, strict=True))
         new = self._zone_out(entered, new, signals)
-        return leave(carry, new, signals)
+        return after_step(carry, new, signals)
 
     def _zone_out(self, old: Carry, new: Carry, signals: Signals) -> Carry:
         if not self.zoneout_rate:
             return new
-        if "zoneout" in signals:
-            return jax.tree.map(jnp.where, signals["zoneout"], old, new)
-        rate = self.zoneout_rate
-        return tuple(rate * o + (1 - rate) * n for o, n in zip(old, new, strict=True))
+        return self.cell.zone_out(signals.get("zoneout", self.zoneout_rate), old, new)
 
 
 class _Dropped:

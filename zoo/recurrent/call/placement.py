@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from zoo.recurrent.cells import Carry, Weights
+from zoo.recurrent.cell import Carry, Weights
 
 # From weights, fixed, start (*batch, width), xs (T, *batch, D) and signals, see ``Engine.run``, to
 # the last carry and that after every step (T, *batch, width).
@@ -41,7 +41,7 @@ def like_data(tree: Any, xs: jax.Array, feature_axes: int = 1) -> Any:
     return jax.tree.map(place, tree)
 
 
-def align(*trees: Any) -> Any:
+def mark_varying(*trees: Any) -> Any:
     """Marks all arrays as varying over every mesh axis that one of them varies over.
 
     Inside ``jax.shard_map``, parameters are the same on every device and data is not. Marked
@@ -59,7 +59,7 @@ def align(*trees: Any) -> Any:
     return jax.tree.map(mark, trees)
 
 
-def settle(tree: Any, like: Any) -> Any:
+def reshard_like(tree: Any, like: Any) -> Any:
     """Brings arrays back to the explicit shardings of others of the same shapes."""
 
     def bring(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -69,30 +69,32 @@ def settle(tree: Any, like: Any) -> Any:
     return jax.tree.map(bring, tree, like)
 
 
-def together(run: Run) -> Run:
+def over_devices(run: Run, feature_axes: int = 1) -> Run:
     """Makes a run over time fit for arrays that are spread over devices, however they are.
 
     Args:
       run: the run on arrays of one device.
+      feature_axes: how many of the last axes of xs are features.
 
     Returns:
       The same, for arrays sharded over batch or features, under ``jit``, in ``jax.shard_map`` and
       on explicit meshes; ``run`` itself, as the compiler sees it, where there is no mesh.
     """
-    return _in_parts(_free_features(_by_devices(_aligned(run))))
+    varying = _all_varying(run)
+    return _in_parts(_free_features(_by_devices(varying, feature_axes), feature_axes), feature_axes)
 
 
-def _by_devices(run: Run) -> Run:
+def _by_devices(run: Run, feature_axes: int) -> Run:
     """Gives every device of explicit mesh axes its part of the batch.
 
     A kernel's gradient is a sum over steps and over the batch. The compiler, left to itself, adds
     over devices wherever something is added: at every step. Here devices meet once, after the
-    loop, where parameters were marked as varying (``align``).
+    loop, where parameters were marked as varying (``mark_varying``).
     """
 
     def advance(*arguments: Any) -> tuple[Carry, Carry]:
         sharding = jax.typeof(arguments[_XS]).sharding
-        batch = sharding.spec[1:-1]
+        batch = sharding.spec[1:-feature_axes]
         axes = set(_mesh_axes(batch))
         # XLA refuses to partition a sum over mesh axes that are all of size one.
         if math.prod(sharding.mesh.shape[name] for name in axes) == 1:
@@ -113,7 +115,7 @@ def _by_devices(run: Run) -> Run:
     return advance
 
 
-def _in_parts(run: Run) -> Run:
+def _in_parts(run: Run, feature_axes: int) -> Run:
     """Cuts the batch into as many parts as mesh axes left to the compiler can share out.
 
     Whether such an axis shards the batch is not known while tracing, only that the data lies on
@@ -122,7 +124,7 @@ def _in_parts(run: Run) -> Run:
     """
 
     def advance(*arguments: Any) -> tuple[Carry, Carry]:
-        parts = _parts(arguments[_XS])
+        parts = _parts(arguments[_XS], feature_axes)
         if parts == 1:
             return run(*arguments)
 
@@ -143,11 +145,11 @@ def _in_parts(run: Run) -> Run:
     return advance
 
 
-def _parts(xs: jax.Array) -> int:
+def _parts(xs: jax.Array, feature_axes: int) -> int:
     """The largest number of equal parts of the first batch axis that devices may want."""
     sharding = jax.typeof(xs).sharding
-    known = _mesh_axes(sharding.spec[1:-1])
-    if known or xs.ndim < 3 or is_symbolic_dim(xs.shape[1]):
+    known = _mesh_axes(sharding.spec[1:-feature_axes])
+    if known or xs.ndim < feature_axes + 2 or is_symbolic_dim(xs.shape[1]):
         return 1
     mesh = jax.sharding.get_abstract_mesh() if sharding.mesh.empty else sharding.mesh
     kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
@@ -155,11 +157,11 @@ def _parts(xs: jax.Array) -> int:
     return math.gcd(xs.shape[1], math.prod(left))
 
 
-def _aligned(run: Run) -> Run:
-    return lambda *arguments: run(*align(*arguments))
+def _all_varying(run: Run) -> Run:
+    return lambda *arguments: run(*mark_varying(*arguments))
 
 
-def _free_features(run: Run) -> Run:
+def _free_features(run: Run, feature_axes: int) -> Run:
     """Leaves explicit mesh axes that features are sharded over to the compiler.
 
     With kernels sharded over their columns, a new carry is sharded otherwise than the one before;
@@ -169,10 +171,10 @@ def _free_features(run: Run) -> Run:
 
     def advance(weights: Weights, fixed: Any, start: Carry, xs: jax.Array, signals: Any) -> Any:
         spec = jax.typeof(xs).sharding.spec
-        axes = set(_mesh_axes(spec[-1:]))
+        axes = set(_mesh_axes(spec[-feature_axes:]))
         for x in jax.tree.leaves(weights):
             axes.update(_mesh_axes(jax.typeof(x).sharding.spec))
-        axes -= set(_mesh_axes(spec[1:-1]))
+        axes -= set(_mesh_axes(spec[1:-feature_axes]))
         if not axes:
             return run(weights, fixed, start, xs, signals)
 

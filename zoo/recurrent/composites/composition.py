@@ -10,9 +10,10 @@ import jax
 from flax.core import FrozenDict
 
 import registry
-from zoo.recurrent import checks
+from zoo.recurrent.call import checks
+from zoo.recurrent.call.conditions import Conditions
+from zoo.recurrent.composites.pointwise import Pointwise
 from zoo.recurrent.contract import Carry, RecurrentLayer
-from zoo.recurrent.pointwise import Pointwise
 
 LayerLike = str | Mapping[str, Any] | Callable[..., Any]
 
@@ -196,6 +197,25 @@ def build_inner(config: LayerLike, **forced: Any) -> RecurrentLayer:
             "whose ys are two. Cure: merge them, or make it the outermost layer."
         )
     return layer
+
+
+def call_inner(
+    layer: RecurrentLayer, method: str, carry: Carry | None, xs: jax.Array, given: Conditions
+) -> tuple[Carry, Any]:
+    """Calls a method of a layer inside with what the layer around it was given.
+
+    Args:
+      layer: the layer.
+      method: "__call__", "history" or "step".
+      carry: its carry, or None.
+      xs: its inputs, of one step for "step".
+      given: the conditions; intervals go to layers that read them.
+    """
+    conditions = {} if method == "step" else given._asdict()
+    conditions.pop("intervals", None)
+    if layer.reads_intervals:
+        conditions["intervals"] = given.intervals
+    return getattr(layer, method)(carry, xs, **conditions)
 
 
 def _no_layer(what: Any, got: str, kind: type | None = None) -> TypeError:

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import conditions, placement
-from zoo.recurrent.cells import Carry
+from zoo.recurrent.call import conditions, placement
+from zoo.recurrent.call.conditions import Conditions
+from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine import Engine
-from zoo.recurrent.step import Step
+from zoo.recurrent.engine.step import Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Program:
       dropout_rate: of the inputs, when a key is given.
       recurrent_dropout_rate: of the hidden state inside products, when a key is given.
       history: whether to return the history of the carry beside ys.
+      feature_axes: how many of the last axes of xs, and of the carry, are features.
     """
 
     step: Step
@@ -35,6 +37,7 @@ class Program:
     dropout_rate: float = 0.0
     recurrent_dropout_rate: float = 0.0
     history: bool = False
+    feature_axes: int = 1
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -44,10 +47,8 @@ def run(
     initial: Carry,
     start: Carry | None,
     xs: jax.Array,
-    seq_lengths: jax.Array | None,
-    mask: jax.Array | None,
-    resets: jax.Array | None,
-    dropout_key: jax.Array | None,
+    given: Conditions,
+    dropout_key: jax.Array | None = None,
 ) -> tuple[Carry, Any]:
     """Runs a program.
 
@@ -57,9 +58,7 @@ def run(
       initial: the layer's initial carry, arrays (*batch, width).
       start: another first carry, or None.
       xs: inputs with time at ``program.time_axis``, at least one step.
-      seq_lengths: int (*batch,) or None.
-      mask: bool, the axes of xs without the last, or None.
-      resets: like ``mask``.
+      given: lengths, mask, resets and intervals, any of which may be None.
       dropout_key: a key where dropouts are on, else None.
 
     Returns:
@@ -68,15 +67,22 @@ def run(
     """
     step, engine, axis = program.step, program.engine, program.time_axis
     dtypes = tuple(x.dtype for x in initial)
-    xs, mask, resets = _time_first((xs, mask, resets), axis)
-    initial = placement.like_data(initial, xs)
-    start = initial if start is None else placement.like_data(start, xs)
+    seq_lengths, *every_step = given.seq_lengths, given.mask, given.resets, given.intervals
+    xs, mask, resets, intervals = _time_first((xs, *every_step), axis)
+    initial = placement.like_data(initial, xs, program.feature_axes)
+    start = initial if start is None else placement.like_data(start, xs, program.feature_axes)
     start = tuple(x.astype(dtype) for x, dtype in zip(start, dtypes, strict=True))
 
     first = start
     # Cast first: what is finite in float32 may not be so in float16.
     xs = xs.astype(engine.dtype)
-    known = conditions.understand(xs, start, seq_lengths, mask, resets, engine.reverse)
+    if step.cell.reads_intervals:
+        # A feature more, so that it is cleaned, differentiated and cut into blocks as inputs are.
+        elapsed = jnp.ones_like(xs[..., 0]) if intervals is None else intervals.astype(xs.dtype)
+        xs = jnp.concatenate([xs, elapsed[..., None]], axis=-1)
+    known = conditions.resolve(
+        xs, start, seq_lengths, mask, resets, engine.reverse, program.feature_axes
+    )
     xs = conditions.clean(xs, known)
     if known.poisoned is not None:
         start = tuple(jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in start)
@@ -93,7 +99,7 @@ def run(
     if dropout_key is not None:
         xs = _draw_dropouts(program, dropout_key, xs, start, signals, fixed)
 
-    advance = placement.together(functools.partial(engine.run, step))
+    advance = placement.over_devices(functools.partial(engine.run, step), program.feature_axes)
     final, after = advance(weights, fixed, start, xs, signals)
     final = conditions.poison(final, known.poisoned_carry)
     ys = conditions.outputs(after[-1].astype(engine.dtype), known)
@@ -125,7 +131,12 @@ def _draw_dropouts(
     """Draws every random mask of a call, outside of the time loop; returns the dropped inputs."""
     for_inputs, for_products, for_zoneout = jax.random.split(key, 3)
     if program.dropout_rate:
-        xs = drop(for_inputs, program.dropout_rate, xs)
+        if program.step.cell.reads_intervals:
+            xs, elapsed = xs[..., :-1], xs[..., -1:]
+            dropped = drop(for_inputs, program.dropout_rate, xs)
+            xs = jnp.concatenate([dropped, elapsed], axis=-1)
+        else:
+            xs = drop(for_inputs, program.dropout_rate, xs)
     if program.recurrent_dropout_rate:
         keep = 1 - program.recurrent_dropout_rate
         kept = jax.random.bernoulli(for_products, keep, start[-1].shape)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from zoo.recurrent.composition import LayerLike, config_of, is_plain
+from zoo.recurrent.composites.composition import LayerLike, config_of, is_plain
 
 _NAMES = re.compile(r"first|rest|layers_\d+")
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import conditions, placement
+from zoo.recurrent.call import conditions, placement
 
 Axes = tuple[int, ...] | None
 
@@ -218,7 +218,7 @@ def like_spec(carry: Any, spec: Any, cell: Any = None) -> Any:
     return jax.tree.map(cast, carry, spec)
 
 
-def together(known: conditions.Conditions, layout: Rows) -> dict[str, jax.Array]:
+def shared_signals(known: conditions.Steps, layout: Rows) -> dict[str, jax.Array]:
     """The signals of leaves that belong to all rows, bool (T,)."""
     signals: dict[str, jax.Array] = {}
     if None not in layout.axes:
@@ -233,17 +233,15 @@ def together(known: conditions.Conditions, layout: Rows) -> dict[str, jax.Array]
     return signals
 
 
-def outputs(
-    y: jax.Array, known: conditions.Conditions, batch: tuple[int, ...], axis: int
-) -> jax.Array:
+def outputs(y: jax.Array, known: conditions.Steps, batch: tuple[int, ...], axis: int) -> jax.Array:
     """What a call returns of outputs (T, ...)."""
     if not _has_rows(y.shape[1:], batch):
         valid = known.valid
         if valid is not None:
             valid = valid.any(axis=tuple(range(1, valid.ndim)))
-        return conditions.outputs(y, conditions.Conditions(valid, None))
+        return conditions.outputs(y, conditions.Steps(valid, None))
     if not has_nan(y):
-        known = conditions.Conditions(known.taken, None)
+        known = conditions.Steps(known.taken, None)
     return jnp.moveaxis(conditions.outputs(y, known), 0, axis)
 
 

@@ -1,15 +1,14 @@
 """A layer above the first one of a stack, with what lies between it and the one below."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import conditions, dtypes
-from zoo.recurrent.composition import LayerLike, build_inner
+from zoo.recurrent.call import conditions, dtypes
+from zoo.recurrent.call.conditions import Conditions
+from zoo.recurrent.call.program import drop
+from zoo.recurrent.composites.composition import LayerLike, build_inner, call_inner
 from zoo.recurrent.contract import Carry
-from zoo.recurrent.sequence import drop
 
 
 class Upper(nn.Module):
@@ -46,25 +45,21 @@ class Upper(nn.Module):
         carry: Carry | None,
         below: jax.Array,
         xs: jax.Array,
-        deterministic: bool = True,
-        **conditions: Any,
+        given: Conditions,
     ) -> tuple[Carry, jax.Array]:
         """Calls a method ``(carry, xs) -> (carry, ys)`` of the layer.
 
         Args:
-          method: "__call__", "history" or "step", the last without conditions.
+          method: "__call__", "history" or "step".
           carry: the layer's carry, or None.
           below: outputs of the layer below.
           xs: inputs of the stack.
-          deterministic: turns dropouts off.
-          **conditions: all others of the call.
+          given: the conditions of the call.
         """
-        inputs = self._between(below, deterministic)
+        inputs = self._between(below, given.deterministic)
         if self.skip:
             inputs = side_by_side(xs, inputs)
-        if method != "step":
-            conditions["deterministic"] = deterministic
-        carry, ys = getattr(self.inner, method)(carry, inputs, **conditions)
+        carry, ys = call_inner(self.inner, method, carry, inputs, given)
         return carry, ys + below if self.residual else ys
 
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
@@ -76,7 +71,7 @@ class Upper(nn.Module):
         if self.layer_norm:
             # Its parameters are float32 whatever the layers compute in.
             with jax.numpy_dtype_promotion("standard"):
-                xs = conditions.around_nan(self.norm, below).astype(below.dtype)
+                xs = conditions.skipping_nan(self.norm, below).astype(below.dtype)
         if deterministic or not self.dropout_rate:
             return xs
         return drop(self.make_rng("dropout"), self.dropout_rate, xs)

@@ -9,10 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent import checks, conditions, options, placement, probe, rows
+from zoo.recurrent.call import checks, conditions, options, placement
+from zoo.recurrent.call.conditions import Conditions
+from zoo.recurrent.composites import probe, rows
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
-from zoo.recurrent.step import enter
+from zoo.recurrent.engine.step import before_step
 
 _OPTIONS: dict[str, tuple[type, Any]] = {
     "time_axis": (int, 0),
@@ -133,7 +135,8 @@ class ScannedLayer(RecurrentLayer):
         return self._new_cell(lambda option: option.clone(parent=None))
 
     @property
-    def _feature_axes(self) -> int:
+    def feature_axes(self) -> int:
+        """How many of the last axes of xs are features; see ``RecurrentLayer``."""
         try:
             return self._unbound.num_feature_axes
         except NotImplementedError as error:
@@ -146,7 +149,7 @@ class ScannedLayer(RecurrentLayer):
     @property
     def output_features(self) -> int:
         """Size of the last axis of ys."""
-        found = probe.width(self._unbound, self._feature_axes)
+        found = probe.width(self._unbound, self.feature_axes)
         if found is None:
             raise TypeError(
                 f"output_features: expected {self._scanned_class.__name__} to return one array, "
@@ -192,37 +195,18 @@ class ScannedLayer(RecurrentLayer):
         """Returns the carry's shapes and dtypes; see ``RecurrentLayer``."""
         return probe.carry_spec(self._unbound, tuple(input_shape))
 
-    def __call__(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
+    def _sequence(
+        self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, jax.Array]:
-        """Runs the cell over a sequence; see ``RecurrentLayer``.
+        # ``deterministic`` says nothing to a cell: its dropout has an option of its own.
+        final, ys, past = self._run(carry, xs, *given[:3], history)
+        return past if history else final, ys
 
-        ``deterministic`` is for layers with dropouts of their own; a cell's dropout is the cell's.
-        """
-        final, ys, _ = self._run(carry, xs, seq_lengths, mask, resets)
-        return final, ys
-
-    def history(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        seq_lengths: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        deterministic: bool = True,
+    def step(
+        self, carry: Carry | None, x: jax.Array, intervals: jax.Array | None = None
     ) -> tuple[Carry, jax.Array]:
-        """Returns the whole history of the carry, and ys; see ``RecurrentLayer``."""
-        _, ys, history = self._run(carry, xs, seq_lengths, mask, resets, history=True)
-        return history, ys
-
-    def step(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
         """Takes one step; see ``RecurrentLayer``."""
+        self._check_intervals(intervals)
         x, spec, carry = self._checked(carry, x, None)
         if carry is None:
             carry = self.initialize_carry(None, x.shape)
@@ -237,11 +221,11 @@ class ScannedLayer(RecurrentLayer):
         name = "x" if axis is None else "xs"
         xs = checks.array(name, xs, "an array")
         floats = jnp.issubdtype(xs.dtype, jnp.floating)
-        if floats and self._feature_axes:
+        if floats and self.feature_axes:
             checks.inputs(xs, time_axis=axis, features=None, name=name)
         one_step = xs.shape
         if axis is not None:
-            at = checks.normal_axis(axis, xs.ndim, feature_axes=self._feature_axes)
+            at = checks.normal_axis(axis, xs.ndim, feature_axes=self.feature_axes)
             one_step = xs.shape[:at] + xs.shape[at + 1 :]
         try:
             spec = self.carry_spec(one_step)
@@ -263,7 +247,7 @@ class ScannedLayer(RecurrentLayer):
         resets: jax.Array | None,
         history: bool = False,
     ) -> tuple[Carry, jax.Array, Carry | None]:
-        cell, features = self._scanned_cell, self._feature_axes
+        cell, features = self._scanned_cell, self.feature_axes
         xs, spec, carry = self._checked(carry, xs, self.time_axis)
         axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=features)
         checks.unsharded_time(xs, axis)
@@ -303,24 +287,26 @@ class ScannedLayer(RecurrentLayer):
         initial, start = (layout.place(tree, xs, features) for tree in (initial, start))
         first = start
         worst = layout.largest(start, xs, features) if resets is not None else None
-        known = conditions.understand(xs, worst, seq_lengths, mask, resets, self.reverse, features)
+        known = conditions.resolve(xs, worst, seq_lengths, mask, resets, self.reverse, features)
         xs = conditions.clean(xs, known)
         if known.poisoned is not None:
             start = layout.finite(start)
-        signals = {"mask": known.taken, "reset": known.resets, **rows.together(known, layout)}
+        signals = {"mask": known.taken, "reset": known.resets, **rows.shared_signals(known, layout)}
         if self.truncate_every is not None:
             signals["cut"] = conditions.cuts(steps, self.truncate_every, self.reverse)
         signals = {name: x for name, x in signals.items() if x is not None}
-        initial, start, xs, signals = placement.align(initial, start, xs, signals)
+        initial, start, xs, signals = placement.mark_varying(initial, start, xs, signals)
 
         def advance(cell: nn.RNNCellBase, carry: Carry, at: Any) -> tuple[Carry, Any]:
             x, given = at
             entered = carry
             if "reset" in given:
                 entered = layout.choose(given["reset"], given.get("all reset"), initial, entered)
-            entered = enter(entered, {name: given[name] for name in given if name == "cut"}, None)
+            entered = before_step(
+                entered, {name: given[name] for name in given if name == "cut"}, None
+            )
             new, y = cell(entered, x)
-            new = placement.settle(rows.like_spec(new, spec, cell), carry)
+            new = placement.reshard_like(rows.like_spec(new, spec, cell), carry)
             if "mask" in given:
                 new = layout.choose(given["mask"], given.get("any taken"), new, carry)
             return new, (y, new if history else None)
