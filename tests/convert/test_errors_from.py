@@ -10,7 +10,7 @@ import pytest
 from zoo.recurrent import convert
 from zoo.recurrent.convert import ConversionError
 
-from .plain_weights import F32, GRU_WEIGHTS, keras, onnx, torch_gru, without, zeros
+from .plain_weights import GRU_WEIGHTS, keras, onnx, torch_gru, without, zeros
 
 LSTM = {"ii": {"kernel": zeros(3, 2)}, "hi": {"kernel": zeros(2, 2)}}
 CELL = {"weight_ih": zeros(6, 3), "weight_hh": zeros(6, 2)}
@@ -90,8 +90,22 @@ FROM = {
         ["layers.0.forward.bias", "(6,)", "(2, 6)"],
     ),
     "keras, other layer": (
-        lambda: convert.from_keras([], keras("ConvLSTM1D")),
-        ["ConvLSTM1D", "no exact mapping", "'GRU'"],
+        lambda: convert.from_keras([], keras("Conv1D")),
+        ["Conv1D", "no exact mapping", "'GRU'"],
+    ),
+    "keras, channels first": (
+        lambda: convert.from_keras(
+            [zeros(3, 2, 8), zeros(3, 2, 8), zeros(8)],
+            keras("ConvLSTM1D", filters=2, data_format="channels_first"),
+        ),
+        ["channels_first", "channels of xs"],
+    ),
+    "keras, several convolutional layers": (
+        lambda: convert.from_keras(
+            [zeros(3, 2, 8), zeros(3, 2, 8), zeros(8)] * 2,
+            [keras("ConvLSTM1D", filters=2)] * 2,
+        ),
+        ["2 Keras layers", "one by one"],
     ),
     "keras, unknown activation": (
         lambda: convert.from_keras(GRU_WEIGHTS, keras(activation="hard_shrink")),
@@ -176,14 +190,6 @@ FROM = {
         ["'if_/kernel'", "missing"],
     ),
     "onnx, clip": (lambda: convert.from_onnx(onnx(clip=1.0)), ["clip=1.0", "no exact mapping"]),
-    "onnx, coupled": (
-        lambda: convert.from_onnx(onnx("LSTM", input_forget=1)),
-        ["input_forget=1", "uncoupled"],
-    ),
-    "onnx, peepholes": (
-        lambda: convert.from_onnx(onnx("LSTM", {"P": np.ones((1, 6), F32)})),
-        ["peepholes", "zero"],
-    ),
     "onnx, unequal activations": (
         lambda: convert.from_onnx(onnx("LSTM", activations=["Sigmoid", "Tanh", "Relu"])),
         ["g=tanh", "h=relu"],

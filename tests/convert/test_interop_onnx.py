@@ -222,6 +222,27 @@ def test_peepholes_of_zero() -> None:
     assert_close(reference.run(config, variables, x)[1], joined(run(made, x)[0]))
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(
+    ("peepholes", "coupled"), [(True, False), (False, True), (True, True)], ids=str
+)
+def test_peepholes_and_coupled_gates(peepholes: bool, coupled: bool, direction: str) -> None:
+    sides = 2 if direction == "bidirectional" else 1
+    extra = {"P": random(sides, 3 * H)} if peepholes else {}
+    made = model("LSTM", extra, direction=direction, input_forget=int(coupled))
+    x = X.astype(np.float32)
+    config, variables = convert.from_onnx(made)
+    leaf = config.get("layer", config)
+    assert (leaf.get("peepholes", False), leaf.get("coupled_gates", False)) == (peepholes, coupled)
+    _, ys = registry.build(config).apply(variables, None, x)
+    assert_close(ys, joined(run(made, x)[0]))
+    states = random(sides, 2, H), random(sides, 2, H, seed=6)
+    carry = convert.carry_from_onnx(config, *states)
+    back = convert.carry_to_onnx(config, carry)
+    for one, other in zip(back, states, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.filterwarnings("ignore")  # of the exporter about itself
 def test_what_torch_exports(onnx: Any, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")

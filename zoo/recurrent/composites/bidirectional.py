@@ -96,6 +96,11 @@ class Bidirectional(Composite):
         return self.merge is not None
 
     @property
+    def feature_axes(self) -> int:
+        """Those of the inner layer."""
+        return self._inner(False).feature_axes
+
+    @property
     def reads_intervals(self) -> bool:
         """Whether the inner layer does."""
         return self._inner(False).reads_intervals
@@ -151,7 +156,7 @@ class Bidirectional(Composite):
         if not callable(self.merge) or (seq_lengths is None and mask is None):
             return ys
         # A function may make something of two zeros.
-        axis = checks.normal_axis(self.time_axis, xs.ndim)
+        axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=self.feature_axes)
         mask = None if mask is None else jnp.moveaxis(jnp.asarray(mask), axis, 0)
         seq_lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
         valid = jnp.moveaxis(conditions.valid_steps(xs.shape[axis], seq_lengths, mask), 0, axis)

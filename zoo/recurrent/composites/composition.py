@@ -57,8 +57,9 @@ class Composite(RecurrentLayer):
     @nn.nowrap
     def _checked(self, carry: Carry | None, xs: jax.Array) -> Carry | None:
         """Checks the carry and the inputs of a call."""
-        xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
-        axis = checks.normal_axis(self.time_axis, xs.ndim)
+        axes = self.feature_axes
+        xs = checks.inputs(xs, time_axis=self.time_axis, features=None, feature_axes=axes)
+        axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=axes)
         spec = self.carry_spec(xs.shape[:axis] + xs.shape[axis + 1 :])
         return checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
 

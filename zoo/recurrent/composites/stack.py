@@ -145,6 +145,11 @@ class Stack(Composite):
         return sum(widths) if self.skip else widths[-1]
 
     @property
+    def feature_axes(self) -> int:
+        """The most that an inner layer has: functions between them take any."""
+        return max(layer.feature_axes for _, layer in self._built())
+
+    @property
     def reads_intervals(self) -> bool:
         """Whether any inner layer does; the others do without."""
         return any(layer.reads_intervals for _, layer in self._built())
@@ -173,7 +178,8 @@ class Stack(Composite):
     ) -> tuple[Carry, jax.Array]:
         """Takes one step with every layer; see ``RecurrentLayer``."""
         self._check_intervals(intervals)
-        x = checks.inputs(x, time_axis=None, features=None, name="x")
+        axes = self.feature_axes
+        x = checks.inputs(x, time_axis=None, features=None, name="x", feature_axes=axes)
         carry = checks.carry(carry, self.carry_spec(x.shape), xs_shape=x.shape, time_axis=None)
         return self._climb("step", carry, x, Conditions(intervals=intervals))
 
@@ -209,14 +215,14 @@ class Stack(Composite):
     ) -> tuple[Carry, jax.Array]:
         """Calls a method with a whole sequence."""
         carry = self._checked(carry, xs)
-        steps = xs.shape[:-1]
-        axis = checks.normal_axis(self.time_axis, xs.ndim)
-        if only_declares() and xs.shape[axis]:
+        axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=self.feature_axes)
+        steps = xs.shape[axis]
+        if only_declares() and steps:
             # One step declares the same, and lifting over depth runs what it lifts.
             xs = jax.lax.slice_in_dim(xs, 0, 1, axis=axis)
             given = Conditions(deterministic=given.deterministic)
         carry, ys = self._climb(method, carry, xs, given)
-        return carry, jnp.broadcast_to(ys, (*steps, ys.shape[-1]))
+        return carry, jnp.repeat(ys, steps, axis) if ys.shape[axis] != steps else ys
 
     def _climb(
         self, method: str, carry: Carry | None, xs: jax.Array, given: Conditions
@@ -357,7 +363,11 @@ class Stack(Composite):
 def _output_shape(layer: RecurrentLayer, shape: tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(layer, Pointwise):
         return layer.output_shape(shape)
-    return (*shape[:-1], layer.output_features)
+    if layer.feature_axes == 1:
+        return (*shape[:-1], layer.output_features)
+    # Convolutions may change the extent of space, and every array of a carry has it.
+    (*space, _) = jax.tree.leaves(layer.carry_spec(shape))[0].shape
+    return (*space, layer.output_features)
 
 
 def _unstack(tree: Any, count: int) -> tuple[Any, ...]:

@@ -44,11 +44,12 @@ class Cell:
 
     Attributes:
         kind: a key of `KINDS`.
-        kernels: gate → (D, H), applied to the input.
+        kernels: gate → (D, H), applied to the input; without "f" where it is 1 - i.
         recurrent: gate → (P or H, H), applied to the previous h.
         bias: gate → (H,), added to the gate; None where the layer has no biases.
         inner_bias: (H,), inside the product of the kind's inner gate; None where there is none.
         projection: (H, P), from o * tanh(c) to h; LSTM only.
+        peepholes: gate → (H,), multiplied by c and added to the gate; LSTM only.
         initial: "h" (and "c") → (H,), a learned initial carry; usually empty.
         options: build options that change the function and are not the default.
     """
@@ -59,6 +60,7 @@ class Cell:
     bias: Gates | None = None
     inner_bias: np.ndarray | None = None
     projection: np.ndarray | None = None
+    peepholes: Gates | None = None
     initial: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -81,7 +83,7 @@ class Cell:
         """Returns the parameter tree of the layer."""
         kind = KINDS[self.kind]
         tree: dict[str, Any] = {}
-        for gate in kind.gates:
+        for gate in self.kernels:
             for side, kernels in (("i", self.kernels), ("h", self.recurrent)):
                 tree[side + gate] = {"kernel": kernels[gate]}
             if self.bias is not None:
@@ -90,6 +92,7 @@ class Cell:
             tree[f"h{kind.inner}"]["bias"] = self.inner_bias
         if self.projection is not None:
             tree["proj"] = {"kernel": self.projection}
+        tree |= {f"p{gate}": vector for gate, vector in (self.peepholes or {}).items()}
         return tree | {f"initial_{key}": value for key, value in self.initial.items()}
 
     def with_negated(self, gate: str) -> "Cell":

@@ -1,11 +1,11 @@
-"""Keras 3: GRU, LSTM, SimpleRNN, Bidirectional, RNN of cells, and sequences of them."""
+"""Keras 3: GRU, LSTM, SimpleRNN, ConvLSTM, Bidirectional, RNN of cells, and sequences of them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from zoo.recurrent.convert import carries
+from zoo.recurrent.convert import carries, keras_conv
 from zoo.recurrent.convert.activations import require_keras
 from zoo.recurrent.convert.cells import Cell, fold_biases, fuse_gates, split_gates
 from zoo.recurrent.convert.errors import ConversionError, refuse
@@ -33,9 +33,10 @@ def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[st
     """Converts Keras 3 recurrent layers to a layer of this project.
 
     GRU (`reset_after` True and False), LSTM, SimpleRNN, `RNN` of their cells or of
-    `StackedRNNCells`, and `Bidirectional` around any of them. A list of layers, or a `Sequential`
-    or Functional model that calls them one after the other, becomes a stack; `Dropout` layers of
-    one rate between all of them become its `dropout_rate`. Keras is batch-first, so `time_axis` is
+    `StackedRNNCells`, ConvLSTM1D to 3D (channels last), and `Bidirectional` around any of them. A
+    list of layers, or a `Sequential` or Functional model that calls them one after the other,
+    becomes a stack; `Dropout` layers of one rate between all of them become its `dropout_rate`.
+    Keras is batch-first, so `time_axis` is
     1. A dtype policy that computes in half precision becomes `dtype`.
 
     A GRU with `reset_after=False` becomes `scan_simplified_gru` with the sign of its update gate
@@ -90,6 +91,8 @@ def from_keras(source: Any, config: Any = None) -> tuple[dict[str, Any], dict[st
             + ("Call the layer once, so that it is built." if not weights else "")
         )
     reader = Source(dict(zip(names, weights, strict=True)), "Keras weights")
+    if any(cell["convolution"] for layer in plan for cell in layer.values()):
+        return keras_conv.read(reader, plan)
     layers = [
         [_read_cell(reader, f"layers.{index}.{side}", cell) for side, cell in layer.items()]
         for index, layer in enumerate(plan)

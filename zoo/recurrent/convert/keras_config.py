@@ -11,6 +11,7 @@ MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean"}
 
 
 _KINDS = {"GRU": "gru", "LSTM": "lstm", "SimpleRNN": "elman"}
+_KINDS |= {f"ConvLSTM{axes}D": "conv_lstm" for axes in (1, 2, 3)}
 _POLICIES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 _POLICIES |= {name: name for name in ("bfloat16", "float16")}
 _POLICIES |= {name: None for name in ("float32", "float64")}
@@ -256,7 +257,8 @@ def _cell(part: Mapping[str, Any], layer: Mapping[str, Any], keras: str) -> dict
     backwards = bool(layer.get("go_backwards", False))
     return {
         "kind": kind,
-        "units": config["units"],
+        "units": config.get("units", config.get("filters")),
+        "convolution": config if kind == "conv_lstm" else None,
         "use_bias": bool(config.get("use_bias", True)),
         "options": options,
         "backwards": backwards,

@@ -56,16 +56,7 @@ def assemble(
     config |= {key: value for key, value in first.options.items() if value != DEFAULTS.get(key)}
     if first.initial:
         config["learned_carry"] = True
-    trees = [_tree(cells) for cells in layers]
-    dtype = common_dtype(leaf.dtype for leaf in jax.tree.leaves(trees))
-    trees = jax.tree.map(lambda leaf: leaf.astype(dtype, copy=False), trees)
-    found, dtype = dtype, runnable(dtype)
-    if found != dtype:
-        warn_narrowed(found, dtype)
-    if dtype != np.float32:
-        config["param_dtype"] = dtype.name
-    if dtype == np.float64:
-        config["carry_dtype"] = dtype.name
+    trees = in_common_dtype([_tree(cells) for cells in layers], config)
 
     if len(layers[0]) == 2:
         config = {"name": "bidirectional", "layer": config}
@@ -80,6 +71,19 @@ def assemble(
     config |= {"time_axis": time_axis} if time_axis else {}
     config |= {"reverse": True} if reverse else {}
     return config, {"params": as_jax(params)}
+
+
+def in_common_dtype(trees: Any, config: dict[str, Any]) -> Any:
+    """Returns arrays in one dtype that layers compute in, and writes it into the config."""
+    found = common_dtype(leaf.dtype for leaf in jax.tree.leaves(trees))
+    dtype = runnable(found)
+    if found != dtype:
+        warn_narrowed(found, dtype)
+    if dtype != np.float32:
+        config["param_dtype"] = dtype.name
+    if dtype == np.float64:
+        config["carry_dtype"] = dtype.name
+    return jax.tree.map(lambda leaf: leaf.astype(found, copy=False), trees)
 
 
 def disassemble(
@@ -124,6 +128,13 @@ def disassemble(
         for key in DEFAULTS
         if key in plan.leaf and name_of(plan.leaf[key]) != DEFAULTS[key]
     }
+    for option in ("peepholes", "coupled_gates"):
+        if plan.leaf.get(option):
+            raise refuse(
+                f"{option}=True to {library}",
+                "its cell has no such gates.",
+                "ONNX has an equal, whose nodes are read and not written.",
+            )
     use_bias = plan.leaf.get("use_bias", True)
     flags = {
         "use_bias": use_bias,

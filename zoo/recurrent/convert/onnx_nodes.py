@@ -31,7 +31,8 @@ def from_onnx(
 
     A GRU with `linear_before_reset=0` becomes `scan_simplified_gru` with the sign of its update
     gate changed. `layout=1` becomes `time_axis=1`. The layer returns (T, B, directions · H) where
-    ONNX returns (T, directions, B, H). `sequence_lens` is `seq_lengths` of the layer's call.
+    ONNX returns (T, directions, B, H). `sequence_lens` is `seq_lengths` of the layer's call. An
+    input P, of peepholes, becomes `peepholes`, and `input_forget=1` becomes `coupled_gates`.
 
     Weights may be initialisers or be computed from them, dequantised for example. Nodes may lie in
     bodies of If, Loop and Scan, and in local functions. A constant initial state that is not zero
@@ -55,8 +56,8 @@ def from_onnx(
     Raises:
         ConversionError: no such node, or several of this name; weights that are no constants or
             have another shape; an initial state that the graph computes from its inputs; or
-            something that no layer here does: `clip`, `input_forget`, peepholes, activations that
-            JAX does not have.
+            something that no layer here does: `clip`, peepholes that are computed from inputs,
+            activations that JAX does not have.
 
     Example:
         >>> node = {"op_type": "LSTM", "attributes": {"hidden_size": 2, "direction": "reverse"},
@@ -206,7 +207,7 @@ def _read_layer(node: Node) -> list[Cell]:
         )
     sides = _DIRECTIONS[direction]
     _refuse_variants(node, where)
-    source = Source({k: v for k, v in node.inputs.items() if k not in (*_STATES, "P")}, where)
+    source = Source({k: v for k, v in node.inputs.items() if k not in _STATES}, where)
     shape = (*source.shape("R"), 0, 0, 0)
     features = node.attributes.get("hidden_size", shape[2])
     fused = len(order) * features
@@ -214,7 +215,10 @@ def _read_layer(node: Node) -> list[Cell]:
     kernels = source.take("W", (sides, fused, inputs))
     recurrent = source.take("R", (sides, fused, features))
     biases = source.take("B", (sides, 2 * fused)) if "B" in source else None
+    peepholes = source.take("P", (sides, 3 * features)) if "P" in source else None
     source.finish()
+    coupled = bool(node.attributes.get("input_forget", 0)) and node.op_type == "LSTM"
+    seen = peepholes is not None and bool(np.any(peepholes))
     cells = []
     for side, (kind, options) in enumerate(_functions(node, where, sides)):
         folded: dict[str, Any] = {}
@@ -228,6 +232,12 @@ def _read_layer(node: Node) -> list[Cell]:
             options=options,
             **folded,
         )
+        if seen:
+            vectors = split_gates(peepholes[side], "iof")
+            options = {**cell.options, "peepholes": True}
+            cell = dataclasses.replace(cell, peepholes=vectors, options=options)
+        if coupled:
+            cell = _coupled(cell)
         cells.append(cell.with_negated("z") if kind == "simplified_gru" else cell)
     return cells
 
@@ -239,19 +249,22 @@ def _refuse_variants(node: Node, where: str) -> None:
             "no layer here clips what goes into its gates.",
             "Export without it.",
         )
-    if node.attributes.get("input_forget", 0):
+    if "P" in (*node.given, *node.unknown):
         raise refuse(
-            f"{where} with input_forget=1",
-            "the input gate of scan_lstm is its own, not 1 - forget gate.",
-            "Train with uncoupled gates.",
+            f"{where} with peepholes (input P) that are no constant",
+            "peepholes are parameters here.",
+            "Make them an initialiser.",
         )
-    peepholes = node.inputs.get("P")
-    if "P" in (*node.given, *node.unknown) or (peepholes is not None and np.any(peepholes)):
-        raise refuse(
-            f"{where} with peepholes (input P)",
-            "no gate of scan_lstm sees c.",
-            "An input P that is constant and zero is accepted.",
-        )
+
+
+def _coupled(cell: Cell) -> Cell:
+    """The cell without its forget gate, which is 1 - i."""
+    kept = {
+        name: {gate: array for gate, array in getattr(cell, name).items() if gate != "f"}
+        for name in ("kernels", "recurrent", "bias", "peepholes")
+        if getattr(cell, name) is not None
+    }
+    return dataclasses.replace(cell, **kept, options={**cell.options, "coupled_gates": True})
 
 
 def _functions(node: Node, where: str, sides: int) -> list[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ DEFAULTS = {"gate_fn": "sigmoid", "activation_fn": "tanh", "reset_gate": True}
 _KIND_OF = {kind.layer: name for name, kind in KINDS.items()}
 # What a converter reads off a config, or finds in the parameters.
 _READ = {"name", "layer", "num_layers", "time_axis", "reverse", "merge"}
-_READ |= {"features", "use_bias", "projection", *DEFAULTS}
+_READ |= {"features", "use_bias", "projection", "peepholes", "coupled_gates", *DEFAULTS}
 # Options of training and of execution: the function that the weights define is the same.
 _NEUTRAL = {
     *("unroll", "implementation", "precision", "checkpoint_every", "truncate_every"),
