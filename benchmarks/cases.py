@@ -52,7 +52,8 @@ class Case:
     """One problem that every competitor solves.
 
     Attributes:
-      cell: "gru" or "lstm".
+      cell: "gru" or "lstm", which other libraries have too; or another of our layers, by its
+        registered name without "scan_".
       size: how large.
       dtype: of parameters, inputs and outputs: "float32" or "bfloat16".
       platform: where it runs: "cpu" or "gpu".
@@ -80,9 +81,10 @@ class Data:
     """The numbers of a case, float32; the same ones in every process.
 
     Attributes:
-      params: kernels and biases under the names that Flax's cells use.
-      xs: inputs (T, B, D).
-      cotangent: what the outputs are multiplied by before they are summed up, (T, B, H).
+      params: kernels and biases under the names that Flax's cells use; none for a layer that is
+        compared with itself alone, and initialises them.
+      xs: inputs (T, B, D); for convolutions (T, B, 8, …, D).
+      cotangent: what the outputs are multiplied by before they are summed up, (T, B, …, H).
     """
 
     params: Params
@@ -121,6 +123,10 @@ def draw(case: Case) -> Data:
     def normal(*shape: int) -> np.ndarray:
         return random.standard_normal(shape, np.float32)
 
+    if case.cell not in GATES:
+        space = (8,) * (_feature_axes(case.cell) - 1)
+        xs = normal(size.steps, size.batch, *space, size.inputs)
+        return Data({}, xs, normal(*xs.shape[:-1], size.features))
     params: Params = {}
     for side, rows in (("i", size.inputs), ("h", size.features)):
         for gate in GATES[case.cell]:
@@ -134,3 +140,9 @@ def draw(case: Case) -> Data:
         xs=normal(size.steps, size.batch, size.inputs),
         cotangent=normal(size.steps, size.batch, size.features),
     )
+
+
+def _feature_axes(cell: str) -> int:
+    import registry
+
+    return registry.build(f"scan_{cell}", features=1).feature_axes

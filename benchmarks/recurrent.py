@@ -57,7 +57,7 @@ def plan(
 
     Args:
       sizes: of the comparison.
-      cells: some of "gru" and "lstm".
+      cells: "gru", "lstm", or others of our layers, see ``Case``.
       dtypes: some of ``DTYPES``.
       libraries: some of ``LIBRARIES``.
       quantities: some of ``QUANTITIES``, and "checkpoint".
@@ -181,7 +181,12 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "sizes", None, "Sizes BxTxDxH, for example 32x256x128x128,1x1024x64x64; all by default."
     )
-    flags.DEFINE_list("cells", list(GATES), "Cells: gru, lstm.")
+    flags.DEFINE_list(
+        "cells",
+        list(GATES),
+        "Cells: gru, lstm, or any other layer by its name without scan_, which is compared with "
+        "its own plain nn.scan.",
+    )
     flags.DEFINE_list("dtypes", None, "float32, bfloat16; both on a GPU, else float32 by default.")
     flags.DEFINE_list("peers", list(LIBRARIES), f"Libraries: {', '.join(LIBRARIES)}.")
     flags.DEFINE_list(
@@ -217,7 +222,7 @@ def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
             sizes = tuple(map(Size.parse, options.sizes))
         return plan(
             sizes,
-            _among("cells", options.cells, GATES),
+            _among("cells", options.cells, _cells()),
             _among("dtypes", options.dtypes or DTYPES[: 1 + gpu], DTYPES),
             _among("peers", options.peers, LIBRARIES),
             _among("quantities", options.quantities, (*QUANTITIES, "checkpoint")),
@@ -227,6 +232,12 @@ def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
         )
     except ValueError as error:
         raise app.UsageError(str(error)) from error
+
+
+def _cells() -> list[str]:
+    import registry
+
+    return [*GATES, *(name.removeprefix("scan_") for name in registry.names("scan_*"))]
 
 
 def _among(flag: str, given: Sequence[str], known: Iterable[str]) -> Sequence[str]:

@@ -92,12 +92,12 @@ LAYERS: dict[str, dict[str, Any]] = {
     ),
     "scan_dreamer_gru": _leaf(
         "dreamer_gru:ScanDreamerGRU",
-        "Block-diagonal GRU of DreamerV3, whose reset gate multiplies the whole candidate.",
+        "Block-diagonal GRU of DreamerV3: the reset gate multiplies the whole candidate.",
         "Hafner et al., 2023, Mastering Diverse Domains through World Models, arXiv:2301.04104",
     ),
     "scan_slstm": _leaf(
         "slstm:ScanSLSTM",
-        "Scalar LSTM of xLSTM: exponential gates, normalised, kept in range by a running maximum.",
+        "Scalar LSTM of xLSTM: exponential gates, normalised by a running maximum.",
         "Beck et al., 2024, xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517",
         **_SLSTM_CARRY,
     ),

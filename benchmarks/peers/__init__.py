@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 
-from benchmarks.cases import Case, Data
+from benchmarks.cases import GATES, Case, Data
 from benchmarks.timing import Timed
 
 LIBRARIES = {
@@ -57,9 +57,11 @@ def competitors(library: str, case: Case, data: Data) -> list[Competitor]:
       data: its numbers.
 
     Returns:
-      One or more competitors.
+      One or more competitors; none from another library for a cell that is ours alone.
 
     Raises:
       ImportError: the library is not installed.
     """
+    if case.cell not in GATES and library != "ours":
+        return []
     return importlib.import_module(f"benchmarks.peers.{library}").competitors(case, data)

@@ -1,5 +1,7 @@
 """This project's layers."""
 
+import numpy as np
+
 from benchmarks.cases import Case, Data
 from benchmarks.peers import Competitor, compiled
 
@@ -25,7 +27,13 @@ def _competitor(case: Case, data: Data, implementation: str = "auto", **options)
         param_dtype=case.dtype,
         **options,
     )
-    variables = {"params": compiled.to_device(data.params, case)}
+    params = data.params
+    if not params:
+        import jax
+
+        drawn = jax.jit(layer.init)(jax.random.key(0), None, data.xs)
+        params = jax.tree.map(np.asarray, drawn["params"])
+    variables = {"params": compiled.to_device(params, case)}
     suffix = "".join(f" {name}={value}" for name, value in options.items())
     return compiled.competitor(
         f"ours {implementation}{suffix}",

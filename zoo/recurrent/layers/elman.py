@@ -42,7 +42,7 @@ class ScanElman(GatedLayer):
       ['h', 'i']
 
     References:
-      Elman, Finding Structure in Time, 1990.
+      Elman, Finding Structure in Time, 1990 (doi:10.1207/s15516709cog1402_1).
     """
 
     cell_class: ClassVar = Elman

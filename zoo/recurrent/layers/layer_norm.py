@@ -85,7 +85,9 @@ class ScanLayerNormGRU(ScanGRU):
       ['bias', 'kernel', 'scale']
 
     References:
-      Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450).
+      Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450); Cho et al.,
+      Learning Phrase Representations using RNN Encoder-Decoder, 2014
+      (https://arxiv.org/abs/1406.1078).
     """
 
     epsilon: float = 1e-6
@@ -136,7 +138,9 @@ class ScanLayerNormLSTM(ScanLSTM):
       ['bias', 'scale']
 
     References:
-      Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450).
+      Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450); the
+      papers of the LSTM: doi:10.1162/neco.1997.9.8.1735, doi:10.1162/089976600300015015 and
+      https://arxiv.org/abs/1402.1128.
     """
 
     epsilon: float = 1e-6

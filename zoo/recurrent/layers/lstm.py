@@ -124,8 +124,9 @@ class ScanLSTM(GatedLayer):
       ((4,), (2,), (7, 2))
 
     References:
-      Hochreiter & Schmidhuber, Long Short-Term Memory, 1997; Sak, Senior & Beaufays, Long
-      Short-Term Memory Based Recurrent Neural Network Architectures, 2014
+      Hochreiter & Schmidhuber, Long Short-Term Memory, 1997 (doi:10.1162/neco.1997.9.8.1735);
+      Gers, Schmidhuber & Cummins, Learning to Forget, 2000 (doi:10.1162/089976600300015015); Sak,
+      Senior & Beaufays, Long Short-Term Memory Based Recurrent Neural Network Architectures, 2014
       (https://arxiv.org/abs/1402.1128); Jozefowicz et al., An Empirical Exploration of Recurrent
       Network Architectures, 2015 (the forget bias); Gers, Schraudolph & Schmidhuber, Learning
       Precise Timing with LSTM Recurrent Networks, 2002 (peepholes); Greff et al., LSTM: A Search

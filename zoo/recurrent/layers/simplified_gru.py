@@ -52,7 +52,8 @@ class ScanSimplifiedGRU(GatedLayer):
 
     References:
       Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, equations 5-8
-      (https://arxiv.org/abs/1406.1078).
+      (https://arxiv.org/abs/1406.1078); Chung et al., Empirical Evaluation of Gated Recurrent
+      Neural Networks on Sequence Modeling, 2014 (https://arxiv.org/abs/1412.3555).
     """
 
     cell_class: ClassVar = SimplifiedGRU

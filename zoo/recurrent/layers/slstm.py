@@ -58,7 +58,7 @@ class SLSTM(Cell):
 
 
 class ScanSLSTM(GatedLayer):
-    r"""Scalar LSTM of xLSTM: exponential gates, normalised and kept in range by a running maximum.
+    r"""Scalar LSTM of xLSTM: exponential gates, normalised by a running maximum.
 
     .. math::
 
