@@ -88,11 +88,11 @@ class Arithmetic:
         a = a.astype(stack.dtype)
         if stack.ndim == 2:
             return self._by_features(a[..., None, :], stack)
-        heads, rows, _, _ = stack.shape
+        heads, rows, _, width = stack.shape
         blocks = self._by_heads(
             a.reshape((*a.shape[:-1], heads, rows)), stack, ((a.ndim,), (1,)), a.ndim - 1
         )
-        return blocks.reshape((*blocks.shape[:-2], -1))
+        return blocks.reshape((*blocks.shape[:-2], heads * width))
 
     def multiply_one(self, a: jax.Array, kernel: jax.Array) -> jax.Array:
         """``a @ kernel``, (..., width)."""
@@ -107,11 +107,11 @@ class Arithmetic:
         wide = wide.astype(transposed.dtype)
         if transposed.ndim == 2:
             return jnp.sum(self._by_features(wide, transposed), axis=-2)
-        heads, _, width, _ = transposed.shape
+        heads, _, width, rows = transposed.shape
         cut = wide.reshape((*wide.shape[:-1], heads, width))
         axes = ((cut.ndim - 3, cut.ndim - 1), (1, 2))
         back = self._by_heads(cut, transposed, axes, cut.ndim - 2)
-        return back.reshape((*back.shape[:-2], -1))
+        return back.reshape((*back.shape[:-2], heads * rows))
 
     def _by_features(self, a: jax.Array, vectors: jax.Array) -> jax.Array:
         """Multiplies feature by feature."""
