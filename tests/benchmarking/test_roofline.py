@@ -10,7 +10,11 @@ from .samples import SMALL
 
 @pytest.mark.parametrize(
     ("quantity", "columns"),
-    [("forward", [2, 2, 1, 1]), ("gradient", [3, 3, 1, 1]), ("compile", [1, 1, 1])],
+    [
+        ("forward", [2, 2, 1, 1]),
+        pytest.param("gradient", [3, 3, 1, 1], marks=pytest.mark.slow),
+        pytest.param("compile", [1, 1, 1], marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_a_row_of_the_table(cell, quantity, columns):

@@ -19,6 +19,9 @@ LAYERS = {
     "lstm": {"name": "scan_lstm", "features": H},
     "simplified": {"name": "scan_simplified_gru", "features": H},
     "layer_norm": {"name": "scan_layer_norm_lstm", "features": H},
+    "heads": {"name": "scan_slstm", "features": H, "heads": 2},
+    "diagonal": {"name": "scan_indrnn", "features": H},
+    "intervals": {"name": "scan_cfc", "features": H, "backbone_features": H},
     "bidirectional": {"name": "bidirectional", "layer": {"name": "scan_gru", "features": H}},
     "stack": {"name": "stack", "num_layers": DEPTH, "layer": {"name": "scan_gru", "features": H}},
 }

@@ -7,7 +7,7 @@ import pytest
 
 from zoo.recurrent.testing.activations import RULES, SMOOTH, derivatives
 
-from .layers import LEAVES, some, variables_of
+from .layers import STRUCTURES, some, variables_of
 
 T, B, D = 5, 3, 2
 ALL = SMOOTH | RULES
@@ -19,7 +19,7 @@ QUICK = (
 
 def pairs():
     """Every layer with every activation; by default one layer with one of each kind."""
-    for name in LEAVES:
+    for name in STRUCTURES:
         for activation in ALL:
             quick = name == "gru" and activation in QUICK
             marks = [] if quick else [pytest.mark.slow]
@@ -27,7 +27,7 @@ def pairs():
 
 
 def built(name, activation, implementation):
-    return LEAVES[name].build(
+    return STRUCTURES[name].build(
         implementation=implementation,
         activation_fn=ALL[activation],
         param_dtype=jnp.float64,

@@ -12,7 +12,7 @@ import pytest
 import registry
 from zoo.recurrent import scanned
 
-from .layers import LEAVES, some
+from .layers import STRUCTURES, some
 
 XS = some((5, 3, 4))
 CONDITIONS = {
@@ -24,7 +24,10 @@ CONDITIONS = {
     },
 }
 LAYERS = {
-    **{name: lambda leaf=leaf: leaf.build(implementation="fused") for name, leaf in LEAVES.items()},
+    **{
+        name: lambda leaf=leaf: leaf.build(implementation="fused")
+        for name, leaf in STRUCTURES.items()
+    },
     "gru, scan": lambda: registry.build("scan_gru", features=4, implementation="scan"),
     "gru, checkpoints": lambda: registry.build("scan_gru", features=4, checkpoint_every=2),
     "scanned": lambda: scanned(nn.GRUCell)(features=4),
@@ -61,7 +64,8 @@ MODES = {
 
 def combinations():
     for name, mode, conditions in itertools.product(LAYERS, MODES, CONDITIONS):
-        quick = name in QUICK and mode in ("both", "disable_jit") and conditions == "all"
+        modes = ("both", "disable_jit") if name == "gru" else ("both",)
+        quick = name in QUICK and mode in modes and conditions == "all"
         yield pytest.param(name, mode, conditions, marks=[] if quick else [pytest.mark.slow])
 
 

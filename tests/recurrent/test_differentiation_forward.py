@@ -6,7 +6,7 @@ import pytest
 
 from zoo.recurrent import unstable
 
-from .layers import LEAVES, assert_close, some, variables_of
+from .layers import STRUCTURES, assert_close, some, variables_of
 
 CONDITIONS = {
     "plain": {},
@@ -66,7 +66,7 @@ def assert_as_plain(leaf, mode, compiled, conditions, **options):
         xs = some((5, 3, 2), 0, jnp.float64)
         found = []
         for implementation in ("fused", "scan"):
-            layer = LEAVES[leaf].build(
+            layer = STRUCTURES[leaf].build(
                 implementation=implementation,
                 param_dtype=jnp.float64,
                 carry_dtype=jnp.float64,
@@ -99,7 +99,7 @@ def some_slow(names, quick):
 @pytest.mark.parametrize("conditions", CONDITIONS)
 @pytest.mark.parametrize("compiled", [True])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("leaf", some_slow(LEAVES, ("gru",)))
+@pytest.mark.parametrize("leaf", some_slow(STRUCTURES, ("gru",)))
 def test_every_layer(leaf, mode, compiled, conditions):
     assert_as_plain(leaf, MODES[mode], compiled, CONDITIONS[conditions])
 
@@ -114,14 +114,14 @@ def test_modes_of_modes(mode, options):
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mode", ["jvp", "grad of jvp"])
 def test_every_cut_of_time(mode, options):
-    assert_as_plain("lstm", MODES[mode], True, {}, **OPTIONS[options])
+    assert_as_plain("lstm projected", MODES[mode], True, {}, **OPTIONS[options])
 
 
 @pytest.mark.parametrize("drop", [jax.lax.stop_gradient, jnp.argmax])
 @pytest.mark.parametrize("implementation", ["fused", "scan"])
 def test_a_tangent_that_is_dropped(implementation, drop):
     xs = some((5, 3, 2))
-    layer = LEAVES["gru"].build(implementation=implementation)
+    layer = STRUCTURES["gru"].build(implementation=implementation)
     variables = variables_of(layer, xs)
 
     def value(xs):
@@ -138,7 +138,7 @@ def test_reverse_mode_works_without_the_operation(monkeypatch):
     monkeypatch.setattr(unstable, "find", lambda path: None if path == gone else find(path))
     jax.clear_caches()
     try:
-        layer = LEAVES["gru"].build(implementation="fused")
+        layer = STRUCTURES["gru"].build(implementation="fused")
         xs = some((5, 3, 2))
         variables = variables_of(layer, xs)
 
