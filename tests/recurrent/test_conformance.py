@@ -12,8 +12,10 @@ from .layers import COMPOSITES, PASSED_ON, ScannedGRU, inputs_for, some
 
 XS = some((6, 3, 5))
 
-# Checked whole by default; of the others, which share their code, the dearest checks are slow.
+# Checked whole by default; of some others the dearest checks are slow, and of the rest, which share
+# their code, all of them.
 WHOLE = ("scan_gru", "bidirectional")
+PARTLY = ("scan_lstm", "scan_slstm", "scan_cfc", "scan_conv_lstm", "stack", "scanned")
 DEAR = (
     "check_activations",
     "check_batch_axes",
@@ -50,12 +52,16 @@ def case(name: str) -> Case:
     return Case(build, XS if layer is None else inputs_for(layer, *XS.shape))
 
 
+def is_quick(name, check) -> bool:
+    return name in WHOLE or (name in PARTLY and check.__name__ not in DEAR)
+
+
 NAMES = sorted({*registry.names(), *COMPOSITES, "scanned", "scan_lstm, learned carry"})
 TABLE = [
     pytest.param(
         name,
         check,
-        marks=[pytest.mark.slow] if name not in WHOLE and check.__name__ in DEAR else [],
+        marks=[] if is_quick(name, check) else [pytest.mark.slow],
         id=f"{name}-{check.__name__}",
     )
     for name in NAMES

@@ -144,6 +144,7 @@ def test_circular_layers_roll_with_their_inputs(name: str, size: tuple[int, ...]
 CONDITIONS = ("check_seq_lengths", "check_mask", "check_resets", "check_conditions_together")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in CHECKS if check.__name__ in CONDITIONS])
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -39,7 +39,7 @@ LAYERS = {
         "stack", layer="scan_gru", features=4, num_layers=3, layer_norm=True
     ),
 }
-QUICK = ("gru", "scanned", "stack")
+QUICK = ("gru", "scanned")
 
 
 @contextlib.contextmanager

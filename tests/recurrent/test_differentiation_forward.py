@@ -98,14 +98,14 @@ def some_slow(names, quick):
 
 @pytest.mark.parametrize("conditions", CONDITIONS)
 @pytest.mark.parametrize("compiled", [True])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some_slow(MODES, ("jvp", "grad of jvp")))
 @pytest.mark.parametrize("leaf", some_slow(STRUCTURES, ("gru",)))
 def test_every_layer(leaf, mode, compiled, conditions):
     assert_as_plain(leaf, MODES[mode], compiled, CONDITIONS[conditions])
 
 
 @pytest.mark.parametrize("options", some_slow(OPTIONS, ("reversed",)))
-@pytest.mark.parametrize("mode", MORE_MODES)
+@pytest.mark.parametrize("mode", some_slow(MORE_MODES, ("jvp of jvp", "grad of vmap")))
 def test_modes_of_modes(mode, options):
     conditions = CONDITIONS["lengths and resets"]
     assert_as_plain("gru", MORE_MODES[mode], True, conditions, **OPTIONS[options])

@@ -6,11 +6,11 @@ import pytest
 
 import registry
 
-from .layers import LEAVES, some, variables_of
+from .layers import LEAVES, STRUCTURES, some, variables_of
 
 D = 4
 OPTIONS = {
-    **{f"{name}, fused": (name, {"implementation": "fused"}) for name in LEAVES},
+    **{f"{name}, fused": (name, {"implementation": "fused"}) for name in STRUCTURES},
     "gru, scan": ("gru", {"implementation": "scan"}),
     "gru, fused, checkpoints": ("gru", {"implementation": "fused", "checkpoint_every": 2}),
     "gru, scan, checkpoints": ("gru", {"implementation": "scan", "checkpoint_every": 2}),

@@ -15,7 +15,12 @@ XS = some((3, 2, 5))
 KEY = jax.random.key(0)
 
 LAYERS = {
-    **{name: (name, {}) for name in registry.names("scan_*")},
+    # One of every kind of parameter: kernels with biases, vectors, scales, blocks, convolutions.
+    **{
+        name: (name, {})
+        for name in ("scan_gru", "scan_indrnn", "scan_layer_norm_lstm", "scan_conv_gru")
+    },
+    "heads": ("scan_slstm", {"heads": 2}),
     "learned carry": ("scan_lstm", {"learned_carry": True, "projection": 2}),
     "bidirectional": ("bidirectional", {"layer": "scan_gru", "learned_carry": True}),
     "stack": ("stack", {"layer": "scan_gru", "num_layers": 3, "layer_norm": True}),

@@ -40,7 +40,7 @@ def total(tree):
     return sum((jnp.sum(jnp.sin(x)) for x in floats), jnp.zeros(()))
 
 
-@pytest.mark.parametrize("checkpoint_every", [None, 4])
+@pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_cell_does_what_it_does_under_nn_rnn(name, checkpoint_every):
     case = CELLS[name]
@@ -143,7 +143,7 @@ def test_a_poisoned_row_ends_at_its_reset(name):
 
 
 @pytest.mark.parametrize("shape", [(5, 0), (0, 3), (0, 0)], ids=str)
-@pytest.mark.parametrize("checkpoint_every", [None, 2])
+@pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("name", EMPTY)
 def test_nothing_in_and_nothing_out(name, checkpoint_every, shape):
     case, layer = CELLS[name], build(name, checkpoint_every=checkpoint_every)

@@ -32,7 +32,7 @@ def warn_narrowed(dtype: Any, becomes: Any) -> None:
         f"The weights are {dtype} and become {becomes}, because JAX runs without 64-bit types. "
         "Set jax.config.update('jax_enable_x64', True) first to keep them.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
