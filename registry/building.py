@@ -1,12 +1,24 @@
 """Building what a name stands for."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from registry.errors import WrongOptionError
 from registry.lookup import spec
 from registry.specs import options
 from registry.text import signature_text
+from zoo.catalogue import BuiltInName
+
+if TYPE_CHECKING:
+    from zoo.recurrent import RecurrentLayer
+
+
+@overload
+def build(name_or_mapping: BuiltInName, /, **config: Any) -> "RecurrentLayer": ...
+
+
+@overload
+def build(name_or_mapping: str | Mapping[str, Any], /, **config: Any) -> Any: ...
 
 
 def build(name_or_mapping: str | Mapping[str, Any], /, **config: Any) -> Any:

@@ -47,6 +47,8 @@ def scan() -> Scan:
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name = _name_of(distribution)
+            if name is None:
+                raise ValueError("its metadata has no name")
             if name not in seen:
                 seen.add(name)
                 # The one that imports would find: an older copy further down sys.path is hidden.
@@ -62,7 +64,7 @@ def scan() -> Scan:
 def _name_of(distribution: metadata.Distribution) -> str | None:
     """None where it has none: for ``distribution.name``, newer Pythons warn then, or raise."""
     try:
-        return distribution.metadata.get("Name")
+        return distribution.metadata.get("Name")  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:
         return None
 

@@ -1,6 +1,7 @@
 """The drawing in docs/architecture.md, held against what the code really imports."""
 
 import ast
+import copy
 import graphlib
 import re
 import sys
@@ -40,7 +41,7 @@ def room(module: str) -> str:
 
 def imports(tree: ast.AST) -> Iterator[str]:
     """Every module that is imported anywhere below a node; names of packages' modules in full."""
-    for node in ast.walk(tree):
+    for node in ast.walk(_at_run_time(tree)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -48,6 +49,17 @@ def imports(tree: ast.AST) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in FILES else node.module
+
+
+def _at_run_time(tree: ast.AST) -> ast.AST:
+    """The tree without what type checkers alone see."""
+
+    class Running(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.If | None:
+            only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            return None if only_types else self.generic_visit(node)
+
+    return Running().visit(copy.deepcopy(tree))
 
 
 def at_import(tree: ast.Module) -> Iterator[str]:

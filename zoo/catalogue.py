@@ -5,7 +5,8 @@
 Shapes: T time, *batch any batch axes, D input features, H hidden features, P projected features.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 _ARRAY_CARRY = {
     "inputs": "carry (*batch, H) or None, xs (T, *batch, D)",
@@ -23,10 +24,22 @@ _TIMED_CARRY = {
     "inputs": "carry (*batch, H) or None, xs (T, *batch, D), intervals (T, *batch) or None",
     "outputs": _ARRAY_CARRY["outputs"],
 }
+_CONV_LSTM_CARRY = {
+    "inputs": "carry (c, h), each (*batch, *space, H), or None, xs (T, *batch, *space, C)",
+    "outputs": "carry (c, h), ys (T, *batch, *space, H)",
+}
+_CONV_CARRY = {
+    "inputs": "carry (*batch, *space, H) or None, xs (T, *batch, *space, C)",
+    "outputs": "carry (*batch, *space, H), ys (T, *batch, *space, H)",
+}
 
 
 def _leaf(
-    factory: str, summary: str, *references: str, aliases: tuple[str, ...] = (), **about: str
+    factory: str,
+    summary: str,
+    *references: str,
+    aliases: tuple[str, ...] = (),
+    carry: Mapping[str, str] = _ARRAY_CARRY,
 ) -> dict[str, Any]:
     """The entry of a leaf layer; ``factory`` begins below ``zoo.recurrent.layers``."""
     return {
@@ -35,7 +48,7 @@ def _leaf(
         "summary": summary,
         "references": references,
         "aliases": aliases,
-        **(about or _ARRAY_CARRY),
+        **carry,
     }
 
 
@@ -46,6 +59,28 @@ _LSTM_PAPERS = (
 )
 _GRU_PAPER = "Cho et al., 2014, Learning Phrase Representations using RNN, arXiv:1406.1078"
 _LAYER_NORM_PAPER = "Ba, Kiros and Hinton, 2016, Layer Normalization, arXiv:1607.06450"
+
+BuiltInName = Literal[
+    "scan_gru",
+    "scan_lstm",
+    "scan_simplified_gru",
+    "scan_elman",
+    "scan_mgu",
+    "scan_layer_norm_gru",
+    "scan_layer_norm_lstm",
+    "scan_dreamer_gru",
+    "scan_slstm",
+    "scan_indrnn",
+    "scan_ligru",
+    "scan_ugrnn",
+    "scan_janet",
+    "scan_cfc",
+    "scan_conv_lstm",
+    "scan_conv_gru",
+    "bidirectional",
+    "stack",
+]
+"""For type checkers, which cannot read `LAYERS`: what `registry.build` makes a layer of."""
 
 LAYERS: dict[str, dict[str, Any]] = {
     "scan_gru": _leaf(
@@ -59,7 +94,7 @@ LAYERS: dict[str, dict[str, Any]] = {
         "Long short-term memory, with optional projection of h, peepholes and coupled gates.",
         *_LSTM_PAPERS,
         aliases=("lstm",),
-        **_LSTM_CARRY,
+        carry=_LSTM_CARRY,
     ),
     "scan_simplified_gru": _leaf(
         "simplified_gru:ScanSimplifiedGRU",
@@ -88,7 +123,7 @@ LAYERS: dict[str, dict[str, Any]] = {
         "Long short-term memory with layer normalisation inside the step.",
         _LAYER_NORM_PAPER,
         *_LSTM_PAPERS,
-        **_LSTM_CARRY,
+        carry=_LSTM_CARRY,
     ),
     "scan_dreamer_gru": _leaf(
         "dreamer_gru:ScanDreamerGRU",
@@ -99,7 +134,7 @@ LAYERS: dict[str, dict[str, Any]] = {
         "slstm:ScanSLSTM",
         "Scalar LSTM of xLSTM: exponential gates, normalised by a running maximum.",
         "Beck et al., 2024, xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517",
-        **_SLSTM_CARRY,
+        carry=_SLSTM_CARRY,
     ),
     "scan_indrnn": _leaf(
         "indrnn:ScanIndRNN",
@@ -127,21 +162,19 @@ LAYERS: dict[str, dict[str, Any]] = {
         "cfc:ScanCfC",
         "Closed-form continuous-time network, for sequences that are sampled irregularly.",
         "Hasani et al., 2022, Closed-form Continuous-time Neural Networks, arXiv:2106.13898",
-        **_TIMED_CARRY,
+        carry=_TIMED_CARRY,
     ),
     "scan_conv_lstm": _leaf(
         "conv:ScanConvLSTM",
         "Convolutional LSTM: the products are convolutions over images or volumes.",
         "Shi et al., 2015, Convolutional LSTM Network, arXiv:1506.04214",
-        inputs="carry (c, h), each (*batch, *space, H), or None, xs (T, *batch, *space, C)",
-        outputs="carry (c, h), ys (T, *batch, *space, H)",
+        carry=_CONV_LSTM_CARRY,
     ),
     "scan_conv_gru": _leaf(
         "conv:ScanConvGRU",
         "Convolutional GRU, reset before the product.",
         "Ballas et al., 2016, Delving Deeper into Convolutional Networks, arXiv:1511.06432",
-        inputs="carry (*batch, *space, H) or None, xs (T, *batch, *space, C)",
-        outputs="carry (*batch, *space, H), ys (T, *batch, *space, H)",
+        carry=_CONV_CARRY,
     ),
     "bidirectional": {
         "factory": "zoo.recurrent:build_bidirectional",

@@ -17,6 +17,7 @@ class Product(Protocol):
 
     def __call__(self, a: jax.Array, **addends: jax.Array | None) -> tuple[jax.Array, ...]:
         """Returns ``a @ kernel[name] + addend`` for every ``name=addend``, in that order."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ class RecurrentLayer(nn.Module):
         for name in ("__call__", "history", "carries"):
             own, base = cls.__dict__.get(name), getattr(super(cls, cls), name, None)
             # Flax lifts a class by making a subclass whose method wraps the one that it inherits.
-            if own is not None and inspect.unwrap(own) is inspect.unwrap(base):
+            if own and base and inspect.unwrap(own) is inspect.unwrap(base):
                 setattr(cls, name, _keeps_keywords(own))
 
     def __call__(

@@ -67,11 +67,13 @@ class Convention:
           What ``nn.scan`` returns for the body.
         """
         shared = self.params_axis is None
-        axes = {name: 0 for name in self.stacked}
+        axes: dict[Any, Any] = {name: 0 for name in self.stacked}
+        if not shared:
+            axes["params"] = self.params_axis
         return nn.scan(
             body,
             variable_broadcast="params" if shared else False,
-            variable_axes=axes if shared else {**axes, "params": self.params_axis},
+            variable_axes=axes,
             variable_carry=list(self.carried) or False,
             split_rngs=dict(self.split_rngs),
             in_axes=axis if in_axes is None else in_axes,

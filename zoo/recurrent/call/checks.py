@@ -89,11 +89,12 @@ def inputs(
             else "a scalar, or xs of a whole sequence where one step is expected."
         )
         raise ShapeError(f"{name}: expected {shape}, got shape {xs.shape}. Likely cause: {cause}")
+    time = None
     if time_axis is not None:
         time = normal_axis(time_axis, xs.ndim, name, feature_axes)
     if features is not None and xs.shape[-1] != features:
         cause = ""
-        if time_axis is not None and xs.shape[time] == features:
+        if time is not None and xs.shape[time] == features:
             cause = (
                 " Likely cause: the feature axis comes last; this array has it where time should "
                 f"be, at axis {time}: (D, T) instead of (T, D)? Transpose it."
@@ -168,7 +169,7 @@ def carry(given: Any, expected: Any, *, xs_shape: tuple[int, ...], time_axis: in
     for path, (got, ref) in _pairs(given, expected):
         where = f"carry{path}"
         kind, name = _kind(ref)
-        if not jax.dtypes.issubdtype(got.dtype, kind):
+        if not jnp.issubdtype(got.dtype, kind):
             raise DTypeError(f"{where}: expected {name}, got {got.dtype}{list(got.shape)}.")
         chex.assert_shape(
             got,
@@ -192,7 +193,7 @@ def _carry_leaf(given: Any, expected: Any) -> jax.Array:
 def _kind(x: Any) -> tuple[Any, str]:
     kinds = (jnp.floating, "a floating dtype"), (jnp.integer, "whole numbers"), (jnp.bool_, "bools")
     others = (jnp.complexfloating, "a complex dtype"), (jax.dtypes.prng_key, "random keys")
-    return next(kind for kind in (*kinds, *others) if jax.dtypes.issubdtype(x.dtype, kind[0]))
+    return next(kind for kind in (*kinds, *others) if jnp.issubdtype(x.dtype, kind[0]))
 
 
 def _with_containers_of(expected: Any, given: Any) -> Any:

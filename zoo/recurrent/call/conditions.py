@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry
-from zoo.recurrent.engine.step import select
+from zoo.recurrent.engine.step import Arrays, select
 
 
 class Conditions(NamedTuple):
@@ -146,7 +146,7 @@ def outputs(ys: jax.Array, steps: Steps) -> jax.Array:
     return ys
 
 
-def poison(carry: Carry, poisoned: jax.Array | None) -> Carry:
+def poison(carry: Arrays, poisoned: jax.Array | None) -> Arrays:
     """Writes NaN where a carry (..., width) is poisoned, bool (...)."""
     if poisoned is None:
         return carry
@@ -180,7 +180,7 @@ def cuts(steps: int, every: int, reverse: bool) -> jax.Array:
     return (order % every == 0) & (order > 0)
 
 
-def with_first(first: Carry, after: Carry, axis: int, reverse: bool) -> Carry:
+def with_first(first: Arrays, after: Arrays, axis: int, reverse: bool) -> Arrays:
     """Puts the first carry before those after every step (T, ...); time goes to ``axis``."""
 
     def prepend(first: jax.Array, after: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.recurrent import unstable
@@ -44,7 +45,7 @@ def keys(rngs: Any, what: str = "rngs") -> None:
         if key is None and where == what:
             continue
         if isinstance(key, jax.Array | np.ndarray):
-            if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+            if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
                 if key.ndim == 0:
                     continue
             elif key.dtype == np.uint32 and key.ndim == 1:

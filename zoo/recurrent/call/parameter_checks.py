@@ -46,20 +46,20 @@ def rows(scope: Scope, name: str, shape: tuple[int | None, ...]) -> int | None:
     return kernel.shape[-2]
 
 
-def subtree(scope: Scope) -> None:
+def subtree(scope: Scope | None) -> None:
     """Requires what was given as the parameters of a module to be a mapping, or nothing.
 
     Raises:
       TypeError: it is something else.
     """
-    if scope.parent is None:
+    if scope is None or scope.parent is None or scope.name is None:
         return
     subtree(scope.parent)
     if scope.parent.has_variable("params", scope.name):
         _mapping("/".join(scope.path), scope.parent.get_variable("params", scope.name))
 
 
-def stacked(scope: Scope, name: str, count: int, norm: int | None) -> None:
+def stacked(scope: Scope | None, name: str, count: int, norm: int | None) -> None:
     """Checks the parameters of several layers in one, before they are taken apart.
 
     Args:
@@ -73,6 +73,7 @@ def stacked(scope: Scope, name: str, count: int, norm: int | None) -> None:
       ValueError: one has another first axis, or they are missing.
     """
     subtree(scope)
+    assert scope is not None
     if not scope.has_variable("params", name):
         if not scope.is_mutable_collection("params"):
             raise missing("/".join((*scope.path, name)))

@@ -183,7 +183,7 @@ def _free_features(run: Run, feature_axes: int) -> Run:
             return NamedSharding(sharding.mesh, PartitionSpec(*leading, *sharding.spec))
 
         out = tuple(placed(x) for x in start), tuple(placed(x, None) for x in start)
-        free = jax.sharding.auto_axes(run, axes=tuple(sorted(axes)), out_sharding=out)
+        free: Any = jax.sharding.auto_axes(run, axes=tuple(sorted(axes)), out_sharding=out)
         return free(weights, fixed, start, xs, signals)
 
     return advance

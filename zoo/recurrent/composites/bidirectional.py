@@ -118,7 +118,7 @@ class Bidirectional(Composite):
 
     @nn.nowrap
     def _merge(self, forward: jax.Array, backward: jax.Array) -> jax.Array:
-        merge = self.merge if callable(self.merge) else _MERGES[self.merge]
+        merge = self.merge if callable(self.merge) else _MERGES[str(self.merge)]
         ys = merge(forward, backward)
         if not isinstance(ys, jax.Array) or not ys.ndim or ys.shape[:-1] != forward.shape[:-1]:
             got = f"shape {ys.shape}" if isinstance(ys, jax.Array) else type(ys).__name__
@@ -159,8 +159,9 @@ class Bidirectional(Composite):
         axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=self.feature_axes)
         mask = None if mask is None else jnp.moveaxis(jnp.asarray(mask), axis, 0)
         seq_lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
-        valid = jnp.moveaxis(conditions.valid_steps(xs.shape[axis], seq_lengths, mask), 0, axis)
-        return conditions.select(valid, ys, jnp.zeros_like(ys))
+        valid = conditions.valid_steps(xs.shape[axis], seq_lengths, mask)
+        assert valid is not None
+        return conditions.select(jnp.moveaxis(valid, 0, axis), ys, jnp.zeros_like(ys))
 
     def step(
         self, carry: Carry | None, x: jax.Array, intervals: jax.Array | None = None

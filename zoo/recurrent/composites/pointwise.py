@@ -75,7 +75,8 @@ class Pointwise(RecurrentLayer):
     def _sequence(
         self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, jax.Array]:
-        seq_lengths, mask, resets, deterministic, _ = given
+        seq_lengths, mask, resets, _, _ = given
+        deterministic = bool(given.deterministic)
         xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
         axis = checks.normal_axis(self.time_axis, xs.ndim)
         # How many axes are features is known to the layers around: there may be several.

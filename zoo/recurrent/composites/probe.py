@@ -89,7 +89,7 @@ def width(cell: nn.RNNCellBase, feature_axes: int) -> int | None:
     option, and 1 elsewhere.
     """
     try:
-        return _known_width(cell, feature_axes)
+        return _known_width(cell, feature_axes)  # pyright: ignore[reportArgumentType]
     except TypeError:  # an option that cannot be hashed
         return _width(cell, feature_axes)
 

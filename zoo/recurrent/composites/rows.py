@@ -53,7 +53,7 @@ class Rows:
 
         def put(axes: Axes, x: jax.Array) -> jax.Array:
             like = jnp.sum(zero) if axes is None else _spread(zero, axes, x.ndim)
-            if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
                 return placement.match(x, like)
             data = jax.random.key_data(x)
             like = jnp.expand_dims(like, tuple(range(like.ndim, data.ndim)))

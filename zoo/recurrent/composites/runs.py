@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
     name: str
     config: LayerLike
-    count: int = 1
+    count: int = 1  # pyright: ignore[reportIncompatibleMethodOverride]
     repeated: bool = False
     plain: bool = False
 

@@ -16,7 +16,7 @@ from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
 from zoo.recurrent.engine.step import before_step
 
-_OPTIONS: dict[str, tuple[type, Any]] = {
+_OPTIONS: dict[str, tuple[Any, Any]] = {
     "time_axis": (int, 0),
     "reverse": (bool, False),
     "unroll": (int, 1),
@@ -286,7 +286,7 @@ class ScannedLayer(RecurrentLayer):
         xs, mask, resets = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), (xs, mask, resets))
         initial, start = (layout.place(tree, xs, features) for tree in (initial, start))
         first = start
-        worst = layout.largest(start, xs, features) if resets is not None else None
+        worst = tuple(layout.largest(start, xs, features)) if resets is not None else ()
         known = conditions.resolve(xs, worst, seq_lengths, mask, resets, self.reverse, features)
         xs = conditions.clean(xs, known)
         if known.poisoned is not None:

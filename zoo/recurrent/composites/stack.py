@@ -193,7 +193,7 @@ class Stack(Composite):
             runs.check_variables(self._runs(), self._params())
         carries: list[Carry] = []
         for run, layer, shape in shaped:
-            own = list(itertools.islice(keys, run.count))
+            own: list[Any] = list(itertools.islice(keys, run.count))
             if self.scope is None:
                 carries += [layer.initialize_carry(key, shape) for key in own]
                 continue
@@ -286,6 +286,7 @@ class Stack(Composite):
     @nn.nowrap
     def _runs(self) -> list[Run]:
         if self.layers is None:
+            assert self.layer is not None and self.num_layers is not None
             return runs.repeated(self.layer, self.num_layers)
         return runs.listed(self.layers)
 
@@ -313,9 +314,10 @@ class Stack(Composite):
     @nn.nowrap
     def _built(self) -> Iterator[tuple[Run, RecurrentLayer]]:
         """Every part, and its layer, bound to nothing."""
-        layer = None
+        layer: RecurrentLayer | None = None
         for run in self._runs():
-            layer = layer if run.repeated else self._build(run)
+            # What is repeated is as the one before it, which is not.
+            layer = layer if run.repeated and layer is not None else self._build(run)
             yield run, layer
 
     @nn.nowrap

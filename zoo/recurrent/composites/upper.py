@@ -66,7 +66,7 @@ class Upper(nn.Module):
         """Returns the layer's initial carry."""
         return self.inner.initialize_carry(rng, input_shape)
 
-    def _between(self, below: jax.Array, deterministic: bool) -> jax.Array:
+    def _between(self, below: jax.Array, deterministic: bool | None) -> jax.Array:
         xs = below
         if self.layer_norm:
             # Its parameters are float32 whatever the layers compute in.

@@ -116,9 +116,9 @@ class Cell:
         zeros = {gate: np.zeros_like(bias) for gate, bias in self.bias.items()}
         if kind.biased == "h":
             return zeros, dict(self.bias)
-        return dict(self.bias), zeros | (
-            {} if self.inner_bias is None else {kind.inner: self.inner_bias}
-        )
+        if self.inner_bias is not None and kind.inner is not None:
+            zeros[kind.inner] = self.inner_bias
+        return dict(self.bias), zeros
 
 
 def fold_biases(kind: str, inputs: Gates, recurrent: Gates) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def fold_biases(kind: str, inputs: Gates, recurrent: Gates) -> dict[str, Any]:
         "bias": {
             gate: bias if gate == inner else bias + recurrent[gate] for gate, bias in inputs.items()
         },
-        "inner_bias": recurrent.get(inner),
+        "inner_bias": None if inner is None else recurrent.get(inner),
     }
 
 

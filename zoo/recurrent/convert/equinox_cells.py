@@ -157,8 +157,8 @@ def _read_cell(cell: Any) -> Cell:
             )
     source = Source(cell, name)
     features = (*source.shape("weight_hh"), 0, 0)[1]
-    kind = {3: "gru", 4: "lstm"}.get(count_gates(source, "weight_hh", 0, features))
-    if kind is None:
+    kind = {3: "gru", 4: "lstm"}.get(count_gates(source, "weight_hh", 0, features), "")
+    if not kind:
         source.mismatch("weight_hh", f"{(3 * features, features)} or {(4 * features, features)}")
     order = _ORDER[kind]
     fused = len(order) * features

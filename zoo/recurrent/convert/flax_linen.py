@@ -76,7 +76,8 @@ def from_linen(
                 f"{[len(layer) for layer in backs]} for {[len(layer) for layer in trees]}."
             )
         trees = [[*forward, *back] for forward, back in zip(trees, backs, strict=True)]
-    cells, settings = [[None] * len(sides) for sides in trees], {}
+    cells: list[list[Any]] = [[None] * len(sides) for sides in trees]
+    settings: dict[str, Any] = {}
     if module is not None:
         modules = Modules(module)
         cells, settings = modules.cells_of([len(sides) for sides in trees]), modules.settings
@@ -84,7 +85,9 @@ def from_linen(
         [_read_cell(*tree, cell) for tree, cell in zip(sides, own, strict=True)]
         for sides, own in zip(trees, cells, strict=True)
     ]
-    return assemble(layers, **settings | ({} if time_axis is None else {"time_axis": time_axis}))
+    if time_axis is not None:
+        settings = {**settings, "time_axis": time_axis}
+    return assemble(layers, **settings)
 
 
 def to_linen(
@@ -220,4 +223,6 @@ def _with_biases(cell: Cell) -> Cell:
     zeros = {gate: np.zeros_like(kernel[0]) for gate, kernel in cell.kernels.items()}
     inner = KINDS[cell.kind].inner
     has_inner = inner is not None and cell.options.get("reset_gate", True)
-    return dataclasses.replace(cell, bias=zeros, inner_bias=zeros[inner] if has_inner else None)
+    return dataclasses.replace(
+        cell, bias=zeros, inner_bias=zeros[str(inner)] if has_inner else None
+    )

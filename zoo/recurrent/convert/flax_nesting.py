@@ -157,7 +157,7 @@ def options_of(cell: Any) -> dict[str, Any]:
 
 
 def _merge(merge_fn: Callable[..., Any]) -> str | Callable[..., Any]:
-    known = {jnp.add: "sum", jnp.multiply: "mul"}
+    known: dict[Any, str] = {jnp.add: "sum", jnp.multiply: "mul"}
     if merge_fn in known:
         return known[merge_fn]
     # The default of both Flax APIs has no public name: see what it does.

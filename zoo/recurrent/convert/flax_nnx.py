@@ -60,14 +60,17 @@ def from_nnx(source: Any, *, time_axis: int | None = None) -> tuple[dict[str, An
         modules = Modules(source)
         tree = nnx.to_pure_dict(nnx.state(source, nnx.Param))
     trees = unnest_tree(tree)
-    cells, settings = [[None] * len(sides) for sides in trees], {}
+    cells: list[list[Any]] = [[None] * len(sides) for sides in trees]
+    settings: dict[str, Any] = {}
     if modules is not None:
         cells, settings = modules.cells_of([len(sides) for sides in trees]), modules.settings
     layers = [
         [_read_cell(*tree, cell) for tree, cell in zip(sides, own, strict=True)]
         for sides, own in zip(trees, cells, strict=True)
     ]
-    return assemble(layers, **settings | ({} if time_axis is None else {"time_axis": time_axis}))
+    if time_axis is not None:
+        settings = {**settings, "time_axis": time_axis}
+    return assemble(layers, **settings)
 
 
 def to_nnx(

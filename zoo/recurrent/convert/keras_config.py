@@ -37,7 +37,8 @@ def described(layer: Any) -> dict[str, Any]:
             "from_keras: expected a Keras layer or a list of them, or a list of arrays "
             f"with `config`; got a {type(layer).__name__}.{hint}"
         )
-    own = type(layer)
+    live_layer: Any = layer
+    own: Any = type(live_layer)
     bases = [c for c in own.__mro__ if c.__module__.split(".")[0] == "keras"]
     if not bases:
         raise refuse(
@@ -61,12 +62,12 @@ def described(layer: Any) -> dict[str, Any]:
             else f"If keras.layers.{base.__name__} is what it computes, give layer.get_weights() "
             f"with {{'class_name': '{base.__name__}', 'config': layer.get_config()}}.",
         )
-    config = dict(layer.get_config())
-    config |= {k: described(getattr(layer, name)) for k, name in _INNER.items() if k in config}
+    config = dict(live_layer.get_config())
+    config |= {k: described(getattr(live_layer, name)) for k, name in _INNER.items() if k in config}
     if "cells" in config:
-        config["cells"] = [described(cell) for cell in layer.cells]
+        config["cells"] = [described(cell) for cell in live_layer.cells]
     if "layers" in config:
-        live = {each.name: each for each in layer.layers}
+        live = {each.name: each for each in live_layer.layers}
         config["layers"] = [
             each | described(live[each["config"]["name"]])
             if each["config"]["name"] in live
@@ -83,11 +84,11 @@ def plan_layers(config: Sequence[Any]) -> tuple[list[dict[str, dict[str, Any]]],
         ConversionError: a layer that has no equal here, or not in this place.
     """
     parts = [part for each in config for part in _parts(each)]
-    rates = [part for part in parts if isinstance(part, float)]
+    rates = [part for part in parts if isinstance(part, float | int)]
     if not rates:
-        return [layer for part in parts for layer in part], 0.0
-    single = [part for part in parts if not isinstance(part, float)]
-    alternating = [each for layer in single for each in (layer, rates[0])][:-1]
+        return [layer for part in parts if not isinstance(part, float | int) for layer in part], 0.0
+    single = [part for part in parts if not isinstance(part, float | int)]
+    alternating: list[Any] = [each for layer in single for each in (layer, rates[0])][:-1]
     if parts != alternating or any(len(layer) > 1 for layer in single):
         raise refuse(
             f"Keras Dropout layers with rates {rates}, not one rate between all recurrent layers,",
@@ -239,7 +240,9 @@ def _cell(part: Mapping[str, Any], layer: Mapping[str, Any], keras: str) -> dict
     if kind == "gru" and not config.get("reset_after", True):
         kind = "simplified_gru"
     where = f"Keras {name}"
-    options = {"activation_fn": from_keras_name(config.get("activation", "tanh"), where)}
+    options: dict[str, Any] = {
+        "activation_fn": from_keras_name(config.get("activation", "tanh"), where)
+    }
     if kind != "elman":
         options["gate_fn"] = from_keras_name(config.get("recurrent_activation", "sigmoid"), where)
     require_symmetric(kind, options)

@@ -218,7 +218,8 @@ def _read_layer(node: Node) -> list[Cell]:
     peepholes = source.take("P", (sides, 3 * features)) if "P" in source else None
     source.finish()
     coupled = bool(node.attributes.get("input_forget", 0)) and node.op_type == "LSTM"
-    seen = peepholes is not None and bool(np.any(peepholes))
+    if peepholes is not None and not np.any(peepholes):
+        peepholes = None
     cells = []
     for side, (kind, options) in enumerate(_functions(node, where, sides)):
         folded: dict[str, Any] = {}
@@ -232,7 +233,7 @@ def _read_layer(node: Node) -> list[Cell]:
             options=options,
             **folded,
         )
-        if seen:
+        if peepholes is not None:
             vectors = split_gates(peepholes[side], "iof")
             options = {**cell.options, "peepholes": True}
             cell = dataclasses.replace(cell, peepholes=vectors, options=options)

@@ -139,6 +139,7 @@ class _Run:
                 return []
             # Both Loop and Scan hand their inputs to the body in the same order.
             outer = [*scope.call.input, *[""] * len(scope.inputs)][scope.inputs[key[1]]]
+            assert scope.parent is not None
             return [self._key(scope.parent, outer)] if outer else []
         op = self._op(key)
         inputs = [self._key(scope, each) for each in node.input if each]
@@ -192,6 +193,7 @@ class _Run:
         inputs = [each for each in node.input if each]
         if op in ("Shape", "Size") and not values:
             shape = self._shape(self._key(scope, inputs[0]))
+            assert shape is not None
             values = [np.broadcast_to(np.float32(0), shape)]
         names = inputs + scope.captured(scope.makers[name])
         return self._compute(node, name, dict(zip(names, values, strict=True)))
@@ -226,7 +228,7 @@ class _Run:
         graph = helper.make_graph([alone], "constant", inputs, outputs)
         imports = [helper.make_opsetid(*each) for each in opsets.items()]
         try:
-            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=imports))
+            evaluator: Any = ReferenceEvaluator(helper.make_model(graph, opset_imports=imports))
             return evaluator.run(None, values)[0]
         except Exception as error:  # onnx raises many kinds for what it cannot compute
             domain = "" if is_standard(node) else f"{node.domain}::"

@@ -32,7 +32,8 @@ def recurrent_module(source: Any, prefix: str) -> Any:
             f"file; got a {type(source).__name__}.{hint}"
         )
     known = (torch.nn.RNNBase, torch.nn.RNNCellBase)
-    module = source = _uncompiled(source)
+    source = _uncompiled(source)
+    module: Any = source
     for name in filter(None, prefix.split(".")):
         # None too: a module may have registered None under a name.
         module = getattr(module, "_modules", {}).get(name)
@@ -74,7 +75,7 @@ def weights_of(module: Any) -> dict[str, Any]:
             with _evaluating(made):
                 _replace(state, name, rf"parametrizations\.{name}\..*", made())
         for hook in module._forward_pre_hooks.values():
-            name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
+            name: Any = getattr(hook, "name", getattr(hook, "_tensor_name", None))
             if hasattr(hook, "apply_mask"):
                 _replace(state, name, rf"{name}_(orig|mask)", hook.apply_mask(module))
             elif hasattr(hook, "compute_weight"):
@@ -94,7 +95,7 @@ def check_state_dict(source: Mapping[Any, Any], prefix: str) -> None:
     """
     weights = [k for k in source if isinstance(k, str) and re.search(r"(^|\.)weight_[ih]h", k)]
     nested = {
-        key: value.state_dict() if hasattr(value, "state_dict") else value
+        key: getattr(value, "state_dict", lambda value=value: value)()
         for key, value in source.items()
         if isinstance(value, Mapping) or hasattr(value, "state_dict")
     }

@@ -12,7 +12,7 @@ from zoo.recurrent.cell import Carry, Cell
 from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
-from zoo.recurrent.engine.products import Arithmetic, Single, small_weights, stack_kernels
+from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
@@ -82,7 +82,9 @@ class Engine:
         }
         arithmetic = Arithmetic(self.precision, step.work_dtype)
         if not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1:
-            return _one_step(step, Single(arithmetic, weights), weights, fixed, start, xs, signals)
+            return _one_step(
+                step, Unstacked(arithmetic, weights), weights, fixed, start, xs, signals
+            )
         if self.chosen() == "scan":
             plan = _reference.Plan(
                 step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
@@ -135,7 +137,7 @@ def _hoists(xs: jax.Array, cell: Cell) -> bool:
 
 def _one_step(
     step: Step,
-    product: Single,
+    product: Unstacked,
     weights: Mapping[str, Mapping[str, jax.Array]],
     fixed: Mapping[str, Any],
     start: Carry,

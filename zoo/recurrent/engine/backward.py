@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from zoo.recurrent.cell import Carry, Weights
-from zoo.recurrent.engine.products import Arithmetic, Recall, Stacks
-from zoo.recurrent.engine.recompute import cut, remainder
+from zoo.recurrent.engine.products import Arithmetic, Stacks, StoredSums
+from zoo.recurrent.engine.recompute import deferred, split_at_cheap
 from zoo.recurrent.engine.step import Step
 
 Tree = Any
@@ -45,17 +45,19 @@ def backward(
     # The step as a linear map of cotangents, found for all steps at once. Its residuals are a
     # pytree with a leading time axis, which a loop can take apart step by step.
     def linearise(carry, u, known, sig):
-        def recalled(carry, taps, u, fixed, weights):
-            recall = Recall(arithmetic, transposed, known, taps)
-            return step(recall, carry, u, sig, fixed, weights), recall.arguments
+        def with_stored_sums(carry, perturbations, u, fixed, weights):
+            stored = StoredSums(arithmetic, transposed, known, perturbations)
+            return step(stored, carry, u, sig, fixed, weights), stored.arguments
 
-        _, pull, arguments = jax.vjp(recalled, carry, Recall.taps(known), u, *shared, has_aux=True)
+        _, pull, arguments = jax.vjp(
+            with_stored_sums, carry, StoredSums.perturbations(known), u, *shared, has_aux=True
+        )
         residuals, treedef = jax.tree.flatten(pull)
         structure.append(treedef)
         return residuals, arguments
 
     structure = []
-    early, late = cut(linearise, *jax.tree.map(lambda x: x[0], every_step))
+    early, late = split_at_cheap(linearise, *jax.tree.map(lambda x: x[0], every_step))
     kept = jax.vmap(early)(*every_step)
 
     def pull(kept, d):
@@ -65,21 +67,21 @@ def backward(
     # The loop keeps the cotangents that it multiplies by the kernels, and of the carry's what it
     # takes to make all others, for all steps at once.
     def split(kept, d):
-        _, wide, *others = pull(kept, d)
-        return wide, others
+        _, d_sums, *others = pull(kept, d)
+        return d_sums, others
 
-    passing, finish = remainder(split, jax.tree.map(lambda x: x[0], kept), d)
+    passing, finish = deferred(split, jax.tree.map(lambda x: x[0], kept), d)
 
     def back(d, at):
         kept, d_out = at
         d = tuple(map(_total, d, d_out))
-        new, wide, *_ = pull(kept, d)
-        return new, (passing(d), wide)
+        new, d_sums, *_ = pull(kept, d)
+        return new, (passing(d), d_sums)
 
-    d, (chosen, wide) = jax.lax.scan(back, d, (kept, d_hist), **options)
-    du, *others = jax.vmap(finish)(kept, chosen, wide)
+    d, (chosen, d_sums) = jax.lax.scan(back, d, (kept, d_hist), **options)
+    du, *others = jax.vmap(finish)(kept, chosen, d_sums)
     _, arguments = jax.vmap(late)(kept)
-    return d, wide, arguments, (du, *jax.tree.map(lambda x: jnp.sum(x, axis=0), others))
+    return d, d_sums, arguments, (du, *jax.tree.map(lambda x: jnp.sum(x, axis=0), others))
 
 
 def _total(a: jax.Array, *others: jax.Array | None) -> jax.Array:

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 Tree = Any
 
 
-def block_length(steps: int, target: int) -> int:
+def block_length(steps: Any, target: int) -> Any:
     """The length to cut ``steps`` into: a divisor near ``target`` where there is one.
 
     A rest is a second program to compile beside that of the whole blocks.
@@ -24,7 +24,7 @@ def block_length(steps: int, target: int) -> int:
     return next((length for length in near if steps % length == 0), target)
 
 
-def at_most(steps: int, length: int) -> int:
+def at_most(steps: Any, length: int) -> Any:
     """``length``, or ``steps`` where they are fewer, or not a number (``jax.export``)."""
     return steps if is_symbolic_dim(steps) or steps <= length else length
 

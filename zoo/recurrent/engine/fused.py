@@ -23,8 +23,8 @@ from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
-    Recall,
     Separate,
+    StoredSums,
     transpose_stack,
 )
 from zoo.recurrent.engine.step import Step
@@ -196,7 +196,7 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signal
     if sums is None:
         _, sums = jax.vmap(functools.partial(_step, plan, shared))(before, u, signals)
 
-    d, wide, arguments, (du, d_fixed, d_weights) = backward(
+    d, d_sums, arguments, (du, d_fixed, d_weights) = backward(
         step,
         arithmetic,
         transposed,
@@ -208,14 +208,14 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signal
         unroll=plan.unroll,
     )
 
-    def read(x, taps, weights):
-        recall = Recall(arithmetic, transposed, reader.results, taps)
-        return cell.project(recall, x, weights), recall.arguments
+    def read(x, perturbations, weights):
+        stored = StoredSums(arithmetic, transposed, reader.results, perturbations)
+        return cell.project(stored, x, weights), stored.arguments
 
-    taps = Recall.taps(reader.results)
-    _, pull, read_arguments = jax.vjp(read, x, taps, weights, has_aux=True)
-    dx, read_wide, d_own = pull(du)
-    made = (*read_arguments, *arguments), (*read_wide, *wide)
+    perturbations = StoredSums.perturbations(reader.results)
+    _, pull, read_arguments = jax.vjp(read, x, perturbations, weights, has_aux=True)
+    dx, read_d_sums, d_own = pull(du)
+    made = (*read_arguments, *arguments), (*read_d_sums, *d_sums)
     asked = zip((cell.inputs, *cell.products), *made, strict=True)
     d_stacks = {group: arithmetic.kernel_gradient(a, own, stacks[group]) for group, a, own in asked}
     return d, _Shared(d_stacks, jax.tree.map(jnp.add, d_own, d_weights), d_fixed), dx

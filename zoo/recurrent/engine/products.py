@@ -206,7 +206,7 @@ class Separate(Multiplier):
         return tuple(self.arithmetic.multiply_one(a, kernel) for kernel in kernels)
 
 
-class Single(Multiplier):
+class Unstacked(Multiplier):
     """Multiplies by the kernels as they are: stacking them takes longer than one step does."""
 
     def __init__(self, arithmetic: Arithmetic, weights: Weights):
@@ -219,25 +219,29 @@ class Single(Multiplier):
         return tuple(self.arithmetic.multiply_one(a, kernel) for kernel in kernels)
 
 
-class Recall:
+class StoredSums:
     """Gives back known sums instead of multiplying again.
 
     The cotangent of a sum goes to the argument (times the transposed kernel) and to the addend.
     Those of all sums of a product, side by side as that multiplication needs them, are also the
-    cotangent of the product's tap, from where a caller picks them up to make the kernel's gradient
-    of all steps at once.
+    cotangent of the product's perturbation, of which a caller makes the kernel's gradient for all
+    steps at once.
     """
 
     def __init__(
-        self, arithmetic: Arithmetic, transposed: Stacks, known: list, taps: list[jax.Array]
+        self,
+        arithmetic: Arithmetic,
+        transposed: Stacks,
+        known: list,
+        perturbations: list[jax.Array],
     ):
         self.arithmetic, self.transposed = arithmetic, transposed
-        self.known, self.open = iter(known), iter(taps)
+        self.known, self.open = iter(known), iter(perturbations)
         self.arguments: list[jax.Array] = []
 
     @staticmethod
-    def taps(known: list) -> list[jax.Array]:
-        """A tap for every product."""
+    def perturbations(known: list) -> list[jax.Array]:
+        """A perturbation for every product."""
         return [side_by_side([jnp.zeros_like(x) for x in sums]) for sums in known]
 
     def __call__(self, a: jax.Array, **addends: jax.Array | None) -> tuple[jax.Array, ...]:
@@ -248,21 +252,21 @@ class Recall:
         biases = {i: x.astype(known[i].dtype) for i, x in present.items() if x.ndim < known[i].ndim}
         others = {i: add(jnp.zeros_like(known[i]), present[i]) for i in present if i not in biases}
         transposed = self.transposed[tuple(addends)]
-        return _recall(self.arithmetic, transposed, a, known, biases, others, next(self.open))
+        return _stored(self.arithmetic, transposed, a, known, biases, others, next(self.open))
 
 
 # Not a method: the rules outlive a trace, and must not hold what belongs to it.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recall(arithmetic, transposed, a, known, biases, others, tap):
+def _stored(arithmetic, transposed, a, known, biases, others, perturbation):
     return known
 
 
-def _recall_forward(arithmetic, transposed, a, known, biases, others, tap):
+def _stored_forward(arithmetic, transposed, a, known, biases, others, perturbation):
     like_a = jnp.zeros((), a.dtype)
     return known, (transposed, like_a, dict.fromkeys(biases), dict.fromkeys(others))
 
 
-def _recall_backward(arithmetic, residuals, sums):
+def _stored_backward(arithmetic, residuals, sums):
     transposed, like_a, biases, others = residuals
     wide = side_by_side(sums)
     back = arithmetic.pull_back(wide, transposed)
@@ -273,4 +277,4 @@ def _recall_backward(arithmetic, residuals, sums):
     return None, back.astype(like_a.dtype), parts, d_biases, d_others, wide
 
 
-_recall.defvjp(_recall_forward, _recall_backward)
+_stored.defvjp(_stored_forward, _stored_backward)

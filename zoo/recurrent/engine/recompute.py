@@ -18,7 +18,7 @@ _CHEAP = frozenset(
 ) | {"reshape", "select_n", "squeeze", "stop_gradient", "sub"}
 
 
-def cut(
+def split_at_cheap(
     function: Callable[..., Tree], *example: Tree
 ) -> tuple[Callable[..., list[jax.Array]], Callable[[Sequence[jax.Array]], Tree]]:
     """Cuts ``function`` where its cheap last operations begin.
@@ -55,7 +55,7 @@ def cut(
     return early, late
 
 
-def remainder(
+def deferred(
     function: Callable[[Tree, Tree], tuple[Tree, Tree]], lasting: Tree, passing: Tree
 ) -> tuple[Callable[[Tree], list[jax.Array]], Callable[[Tree, list[jax.Array], Tree], Tree]]:
     """Puts off what a loop does not need of ``function``'s result.

@@ -40,7 +40,7 @@ class _OneStep(nn.Module):
     plan: Plan
 
     @nn.compact
-    def __call__(self, carry: Carry, at: tuple[Tree, jax.Array, Tree]) -> tuple[Carry, Carry]:
+    def __call__(self, carry: Carry, at: tuple[jax.Array, Tree]) -> tuple[Carry, Carry]:
         x, signals = at
         weights = self.variables["params"]["weights"]
         fixed = self.variables["params"]["fixed"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from zoo.recurrent.cell import Carry, Cell, Product, Weights
 
 Signals = Mapping[str, Any]
+Arrays = TypeVar("Arrays")
+"""An array, or a tree of arrays."""
 
 
-def select(condition: jax.Array, yes: Carry, no: Carry) -> Carry:
+def select(condition: jax.Array, yes: Arrays, no: Arrays) -> Arrays:
     """Chooses between two carries per batch element; gradients of the other side are exactly 0.
 
     Args:
@@ -31,6 +33,7 @@ def select(condition: jax.Array, yes: Carry, no: Carry) -> Carry:
 def before_step(carry: Carry, signals: Signals, initial: Carry | None) -> Carry:
     """Applies what happens to a carry before a step is taken: resets and truncation."""
     if "reset" in signals:
+        assert initial is not None
         carry = select(signals["reset"], initial, carry)
     if "cut" in signals:
         cut = jax.lax.stop_gradient(carry)

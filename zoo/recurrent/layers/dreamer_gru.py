@@ -79,7 +79,7 @@ class ScanDreamerGRU(GatedLayer):
 
     kernel_init: Initializer = JointFanIn()
     recurrent_kernel_init: Initializer = JointFanIn()
-    heads: int | None = None
+    heads: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     cell_class: ClassVar = DreamerGRU
 

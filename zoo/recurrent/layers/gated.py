@@ -242,7 +242,7 @@ class GatedLayer(RecurrentLayer):
         start = None if carry is None else self._leaves(carry)
         # A random initial carry is not drawn, nor its key asked for, where nothing starts from it.
         wanted = start is None or given.resets is not None
-        initial = self._initial(one_step, learned) if wanted else start
+        initial = self._initial(one_step, learned) if wanted or start is None else start
         program = self._program(xs, weights, axis, history)
         if steps == 0:
             final = initial if start is None else start
@@ -383,13 +383,14 @@ class GatedLayer(RecurrentLayer):
         return parameter_checks.rows(self.scope, name, (*kernel.window, None, kernel.width))
 
     @nn.nowrap
-    def _packed(self, leaves: Leaves) -> Carry:
+    def _packed(self, leaves: tuple[Any, ...]) -> Carry:
         """The carry as users see it: a bare array where there is only one."""
-        return leaves if len(leaves) > 1 else leaves[0]
+        (*others, last) = leaves
+        return (*others, last) if others else last
 
     def _leaves(self, carry: Carry) -> Leaves:
         """A carry as the engines see it: always a tuple, in the carry's own dtypes."""
-        leaves = carry if len(self._carry_dtypes) > 1 else (carry,)
+        leaves: Any = carry if len(self._carry_dtypes) > 1 else (carry,)
         return tuple(x.astype(dtype) for x, dtype in zip(leaves, self._carry_dtypes, strict=True))
 
 

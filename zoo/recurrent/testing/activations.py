@@ -136,7 +136,8 @@ def derivatives(layer: RecurrentLayer, variables: Any, xs: jax.Array) -> tuple[A
 
     def slope(variables: Any, xs: jax.Array) -> tuple[jax.Array, Any]:
         gradients = jax.grad(loss, (0, 1))(variables, xs)
-        return sum(jnp.sum(jnp.cos(g)) for g in jax.tree.leaves(gradients)), gradients
+        parts = [jnp.sum(jnp.cos(g)) for g in jax.tree.leaves(gradients)]
+        return sum(parts, jnp.zeros((), parts[0].dtype)), gradients
 
     second, first = jax.jit(jax.grad(slope, (0, 1), has_aux=True))(variables, xs)
     return first, second

@@ -48,7 +48,7 @@ def check_carries(case: Case) -> None:
 @promise("a drawn initial carry follows the key: the stream carry of rngs, or initialize_carry's")
 def check_random_carry(case: Case) -> None:
     """The option ``carry_init`` with a random initialiser, over keys and rows."""
-    drawn = {"carry_init": nn.initializers.normal(1.0)}
+    drawn: dict[str, Any] = {"carry_init": nn.initializers.normal(1.0)}
     if case.supports("learned_carry"):
         drawn["learned_carry"] = False
     random = case.variant(**drawn)

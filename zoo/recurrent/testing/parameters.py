@@ -147,7 +147,8 @@ def _lifted(lift: Callable[[Any], Any]) -> Callable[[Callable[..., RecurrentLaye
 
 
 def _vmap(layer_class: type) -> type:
-    return nn.vmap(
+    lift: Any = nn.vmap
+    return lift(
         layer_class,
         variable_axes={"params": None},
         split_rngs={"params": False},
@@ -170,7 +171,7 @@ _PLACES = {
 def _compilations() -> Iterator[list[str]]:
     found: list[str] = []
 
-    def listen(event: str, duration: float, **about: Any) -> None:
+    def listen(event: str, duration_secs: float, **about: Any) -> None:
         if event == _COMPILED:
             found.append(about.get("fun_name", event))
 
