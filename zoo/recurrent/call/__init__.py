@@ -1,1 +1,1 @@
-"""What happens once per call: checks, conditions, dtypes, parameters, placement, the call itself."""
+"""What happens once per call: checks, conditions, dtypes, parameters, placement, the program."""
