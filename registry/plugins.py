@@ -11,7 +11,7 @@ looked up with `registry.spec`, never before.
 
 import importlib
 from importlib import metadata
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from registry.errors import LoadError
 from registry.specs import Spec
@@ -47,12 +47,11 @@ def scan() -> Scan:
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name = _name_of(distribution)
-            if name is None:
-                raise ValueError("its metadata has no name")
             if name not in seen:
                 seen.add(name)
                 # The one that imports would find: an older copy further down sys.path is hidden.
-                for spec in _claims(metadata.distribution(name)):
+                # Without a name, `distribution` raises the ValueError that is reported below.
+                for spec in _claims(metadata.distribution(cast("str", name))):
                     found.claims.setdefault(spec.name, []).append(spec)
         except Exception as error:  # whatever a damaged file provokes, the others are still read
             label = _name_of(distribution) or "a distribution without a name"

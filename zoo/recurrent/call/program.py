@@ -70,9 +70,8 @@ def run(
     seq_lengths, *every_step = given.seq_lengths, given.mask, given.resets, given.intervals
     xs, mask, resets, intervals = _time_first((xs, *every_step), axis)
     initial = placement.like_data(initial, xs, program.feature_axes)
-    given_start = initial if start is None else start
-    given_start = placement.like_data(given_start, xs, program.feature_axes)
-    start = tuple(x.astype(dtype) for x, dtype in zip(given_start, dtypes, strict=True))
+    placed = initial if start is None else placement.like_data(start, xs, program.feature_axes)
+    start = tuple(x.astype(dtype) for x, dtype in zip(placed, dtypes, strict=True))
 
     first = start
     # Cast first: what is finite in float32 may not be so in float16.

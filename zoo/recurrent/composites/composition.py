@@ -214,7 +214,7 @@ def call_inner(
     """
     conditions = {} if method == "step" else given._asdict()
     conditions.pop("intervals", None)
-    if layer.reads_intervals:
+    if given.intervals is not None and layer.reads_intervals:
         conditions["intervals"] = given.intervals
     return getattr(layer, method)(carry, xs, **conditions)
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.call import checks, conditions
+from zoo.recurrent.call import checks, conditions, flax_checks
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.contract import Carry, RecurrentLayer
 
@@ -76,7 +76,7 @@ class Pointwise(RecurrentLayer):
         self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, jax.Array]:
         seq_lengths, mask, resets, _, _ = given
-        deterministic = bool(given.deterministic)
+        deterministic = flax_checks.deterministic(given.deterministic)
         xs = checks.inputs(xs, time_axis=self.time_axis, features=None)
         axis = checks.normal_axis(self.time_axis, xs.ndim)
         # How many axes are features is known to the layers around: there may be several.

@@ -50,7 +50,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
     """Reads the nesting of a config: a stack of bidirectional layers of a leaf, or part of that.
 
     Raises:
-        ConversionError: another nesting, a layer that no other library has, or an option that
+        ConversionError: another nesting, a layer that no converter writes, or an option that
             changes the function in a way that no other library knows.
 
     Example:
@@ -76,7 +76,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
     if name not in _KIND_OF:
         raise refuse(
             f"the layer {name!r}",
-            "no other library has it.",
+            "no converter writes it.",
             f"Expected one of {sorted(_KIND_OF)}, or 'bidirectional' or 'stack' of one.",
         )
     _check_options(leaf, name)
