@@ -11,7 +11,13 @@ from flax.core import meta
 from zoo.recurrent.convert import carries
 from zoo.recurrent.convert.cells import KINDS, Cell, read_cell
 from zoo.recurrent.convert.errors import ConversionError, refuse
-from zoo.recurrent.convert.flax_nesting import Modules, nest_tree, options_of, unnest_tree
+from zoo.recurrent.convert.flax_nesting import (
+    Modules,
+    nest_tree,
+    options_of,
+    read_layers,
+    unnest_tree,
+)
 from zoo.recurrent.convert.layout import assemble, disassemble
 from zoo.recurrent.convert.plan import plan_of
 from zoo.recurrent.convert.source import Source, as_jax, flatten
@@ -76,17 +82,8 @@ def from_linen(
                 f"{[len(layer) for layer in backs]} for {[len(layer) for layer in trees]}."
             )
         trees = [[*forward, *back] for forward, back in zip(trees, backs, strict=True)]
-    cells: list[list[Any]] = [[None] * len(sides) for sides in trees]
-    settings: dict[str, Any] = {}
-    if module is not None:
-        modules = Modules(module)
-        cells, settings = modules.cells_of([len(sides) for sides in trees]), modules.settings
-    layers = [
-        [_read_cell(*tree, cell) for tree, cell in zip(sides, own, strict=True)]
-        for sides, own in zip(trees, cells, strict=True)
-    ]
-    if time_axis is not None:
-        settings = {**settings, "time_axis": time_axis}
+    modules = None if module is None else Modules(module)
+    layers, settings = read_layers(trees, modules, _read_cell, time_axis)
     return assemble(layers, **settings)
 
 

@@ -66,6 +66,33 @@ def nest_tree(layers: Sequence[Sequence[Any]], stacked: bool, cell: str, layer: 
     return {"layers": dict(enumerate(trees))}
 
 
+def read_layers(
+    trees: Sequence[Sequence[tuple[str, Any]]],
+    modules: "Modules | None",
+    read_cell: Callable[..., Any],
+    time_axis: int | None,
+) -> tuple[list[list[Any]], dict[str, Any]]:
+    """Reads the cells of every layer, and returns what else `assemble` takes.
+
+    Args:
+        trees: layers x directions of (path, parameters of a cell).
+        modules: what the modules say, if there are any.
+        read_cell: makes a cell of a path, its parameters, and its module or None.
+        time_axis: wins over what the modules say; None for that.
+    """
+    cells: list[list[Any]] = [[None] * len(sides) for sides in trees]
+    settings: dict[str, Any] = {}
+    if modules is not None:
+        cells, settings = modules.cells_of([len(sides) for sides in trees]), modules.settings
+    if time_axis is not None:
+        settings = {**settings, "time_axis": time_axis}
+    layers = [
+        [read_cell(*tree, cell) for tree, cell in zip(sides, own, strict=True)]
+        for sides, own in zip(trees, cells, strict=True)
+    ]
+    return layers, settings
+
+
 class Modules:
     """What the modules themselves say, besides their parameters.
 

@@ -9,7 +9,13 @@ from zoo.recurrent.convert import carries
 from zoo.recurrent.convert.cells import Cell, fuse_gates, split_gates
 from zoo.recurrent.convert.errors import refuse
 from zoo.recurrent.convert.flax_linen import fold_residual
-from zoo.recurrent.convert.flax_nesting import Modules, nest_tree, options_of, unnest_tree
+from zoo.recurrent.convert.flax_nesting import (
+    Modules,
+    nest_tree,
+    options_of,
+    read_layers,
+    unnest_tree,
+)
 from zoo.recurrent.convert.layout import assemble, disassemble
 from zoo.recurrent.convert.plan import plan_of
 from zoo.recurrent.convert.source import Source, as_jax, count_gates, flatten
@@ -60,16 +66,7 @@ def from_nnx(source: Any, *, time_axis: int | None = None) -> tuple[dict[str, An
         modules = Modules(source)
         tree = nnx.to_pure_dict(nnx.state(source, nnx.Param))
     trees = unnest_tree(tree)
-    cells: list[list[Any]] = [[None] * len(sides) for sides in trees]
-    settings: dict[str, Any] = {}
-    if modules is not None:
-        cells, settings = modules.cells_of([len(sides) for sides in trees]), modules.settings
-    layers = [
-        [_read_cell(*tree, cell) for tree, cell in zip(sides, own, strict=True)]
-        for sides, own in zip(trees, cells, strict=True)
-    ]
-    if time_axis is not None:
-        settings = {**settings, "time_axis": time_axis}
+    layers, settings = read_layers(trees, modules, _read_cell, time_axis)
     return assemble(layers, **settings)
 
 
