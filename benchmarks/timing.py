@@ -56,7 +56,8 @@ def interleave(
     Heat and other programs then slow all of them alike, so that the ratio of two competitors
     within one round is worth more than the ratio of two times. Who leaves threads awake or caches
     cold slows the next one: of two equal programs, one that always came after PyTorch took a fifth
-    longer in a small forward pass. So everybody comes first, and after everybody else, in turn.
+    longer in a small forward pass. The order is therefore balanced: each competitor is first in one
+    round, and runs right after every other equally often.
 
     Args:
       competitors: what to measure, by name.
@@ -104,9 +105,9 @@ def interleave(
 
 
 def balanced_order(count: int, number: int) -> list[int]:
-    """Row ``number`` of a square in which everybody comes first once (Williams 1949).
+    """Row ``number`` of a balanced Latin square of competitors (Williams 1949).
 
-    Everybody also follows everybody else equally often: once in ``count`` rows where that is even,
+    Each is first once, and follows every other equally often: once in ``count`` rows where that is even,
     twice in ``2 * count``, of which half are mirrored, where it is odd.
 
     Example:
