@@ -107,8 +107,8 @@ def interleave(
 def balanced_order(count: int, number: int) -> list[int]:
     """Row ``number`` of a balanced Latin square of competitors (Williams 1949).
 
-    Each is first once, and follows every other equally often: once in ``count`` rows where that is even,
-    twice in ``2 * count``, of which half are mirrored, where it is odd.
+    Each is first once, and follows every other equally often: once in ``count`` rows where that is
+    even, twice in ``2 * count``, of which half are mirrored, where it is odd.
 
     Example:
       >>> [balanced_order(4, number) for number in range(4)]
