@@ -94,7 +94,7 @@ def dreamer_gru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, .
 def slstm(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
     c, n, m, h = carry
     i, f, z, o = (product(p, f"i{k}", x) + product(p, f"h{k}", h) for k in "ifzo")
-    log_f = np.log(sigmoid(f))
+    log_f = -np.logaddexp(0.0, -f)
     largest = np.maximum(log_f + m, i)
     keep, write = np.exp(log_f + m - largest), np.exp(i - largest)
     c, n = keep * c + write * np.tanh(z), keep * n + write
