@@ -80,7 +80,7 @@ TO = {
     "layer norm": (
         "torch",
         ({"name": "scan_layer_norm_gru", "features": 2}, WEIGHTS),
-        ["scan_layer_norm_gru", "no other library", "'scan_gru'"],
+        ["scan_layer_norm_gru", "no converter writes it", "'scan_gru'"],
     ),
     "nesting": (
         "torch",
