@@ -131,8 +131,10 @@ def _hoists(xs: jax.Array, cell: Cell) -> bool:
     batch = math.prod(xs.shape[1:-1])
     if is_symbolic_dim(xs.shape[-1]) or is_symbolic_dim(batch):
         return True
-    rows = xs.shape[-1] * math.prod(cell.kernels[cell.inputs[0]].window)
-    return rows * (1 / (8 * 16) + 1 / (8 * 2 * max(batch, 1))) >= 1
+    if cell.kernels[cell.inputs[0]].window:
+        # What a window reads is several times as large as xs, and would be written for a block.
+        return False
+    return xs.shape[-1] * (1 / (8 * 16) + 1 / (8 * 2 * max(batch, 1))) >= 1
 
 
 def _one_step(
