@@ -164,7 +164,9 @@ def step_of(layer: Any) -> Callable[..., tuple[Array, ...]]:
             return tuple(y + added for y, added in zip(found, addends.values(), strict=True))
 
         cell = layer.cell
-        return tuple(map(np.asarray, cell.step(make, carry, cell.project(make, x, p), p)))
+        return tuple(
+            map(np.asarray, cell.step(cell.of_state(make, p), carry, cell.project(make, x, p), p))
+        )
 
     return step
 

@@ -84,8 +84,10 @@ class Cell:
     reads_intervals: ClassVar[bool] = False
     """Whether the last feature of what ``project`` gets is the step's elapsed time."""
 
-    feature_axes: ClassVar[int] = 1
-    """How many of the last axes of an input, and of every array of the carry, are features."""
+    @property
+    def feature_axes(self) -> int:
+        """How many of the last axes of an input, and of every array of the carry, are features."""
+        return 1
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -130,7 +132,7 @@ class Cell:
         addends = {name: weights[name].get("bias") for name in self.inputs}
         return dict(zip(addends, product(x, **addends), strict=True))
 
-    def of_state(self, recur: Product) -> Product:
+    def of_state(self, recur: Product, weights: Weights) -> Product:
         """What every product of a step goes through before it is made."""
         return recur
 

@@ -85,7 +85,7 @@ class Step:
           The new carry, with the dtypes of ``carry``.
         """
         entered = before_step(carry, signals, fixed.get("initial"))
-        recur = self.cell.of_state(recur)
+        recur = self.cell.of_state(recur, weights)
         if "recurrent_dropout" in fixed:
             recur = _Dropped(recur, self.cell.hidden, fixed["recurrent_dropout"])
         state = tuple(x.astype(self.work_dtype) for x in entered)

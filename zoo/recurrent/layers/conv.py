@@ -14,6 +14,7 @@ from zoo.recurrent.call import option_checks as takes
 from zoo.recurrent.call.options import Option
 from zoo.recurrent.cell import Carry, Cell, Kernel, Product, Projected, Weights
 from zoo.recurrent.layers.gated import GatedLayer
+from zoo.recurrent.layers.simplified_gru import SimplifiedGRU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ConvCell(Cell):
     dilation: tuple[int, ...] = (1, 1)
 
     @property
-    def feature_axes(self) -> int:  # type: ignore[override]
+    def feature_axes(self) -> int:
         """The axes of space, and the channels."""
         return len(self.kernel_size) + 1
 
@@ -112,7 +113,7 @@ class ConvCell(Cell):
         """Convolves the input with its kernels."""
         return super().project(_Convolution(product, self.input_window), x, weights)
 
-    def of_state(self, recur: Product) -> Product:
+    def of_state(self, recur: Product, weights: Weights) -> Product:
         """Convolves what is multiplied by kernels of the state."""
         return _Convolution(recur, self.state_window)
 
@@ -151,27 +152,15 @@ class ConvLSTM(ConvCell):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvGRU(ConvCell):
-    """The equations of ``ScanConvGRU``."""
+class ConvGRU(ConvCell, SimplifiedGRU):
+    """The equations of ``ScanConvGRU``: the simplified GRU's, of what windows read."""
 
     def declare(self) -> dict[str, Kernel]:
-        """Kernels ``ir iz in hr hz hn``; only the input's have a bias."""
-        read = Kernel("input", self.features, bias=self.use_bias, window=self.kernel_size)
-        recur = Kernel("state", self.features, window=self.kernel_size)
-        return {"ir": read, "iz": read, "in": read, "hr": recur, "hz": recur, "hn": recur}
-
-    @property
-    def products(self) -> tuple[tuple[str, ...], ...]:
-        """Both gates of h, then the candidate of r ⊙ h."""
-        return (("hr", "hz"), ("hn",))
-
-    def step(self, recur: Product, carry: Carry, u: Projected, weights: Weights) -> Carry:
-        """Takes one step."""
-        (h,) = carry
-        r, z = recur(h, hr=u["ir"], hz=u["iz"])
-        r, z = self.gate_fn(r), self.gate_fn(z)
-        (n,) = recur(r * h, hn=u["in"])
-        return ((1 - z) * h + z * self.activation_fn(n),)
+        """Those of the simplified GRU, each with a window."""
+        return {
+            name: dataclasses.replace(kernel, window=self.kernel_size)
+            for name, kernel in super().declare().items()
+        }
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:

@@ -154,8 +154,7 @@ class GatedLayer(RecurrentLayer):
     @property
     def feature_axes(self) -> int:
         """How many of the last axes of xs are features; see ``RecurrentLayer``."""
-        axes = self.cell_class.feature_axes  # A convolution's follow from its options.
-        return axes if isinstance(axes, int) else self.cell.feature_axes
+        return self.cell.feature_axes
 
     @property
     def reads_intervals(self) -> bool:

@@ -6,7 +6,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.cell import Carry, Kernel, Product, Projected, Weights
+from zoo.recurrent.cell import Cell, Kernel, Product, Weights
+from zoo.recurrent.engine.products import add
 from zoo.recurrent.layers.gru import GRU, ScanGRU
 from zoo.recurrent.layers.lstm import LSTM, ScanLSTM
 
@@ -28,10 +29,6 @@ def _with_scales(table: dict[str, Kernel]) -> dict[str, Kernel]:
     }
 
 
-def _add(x: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return x if bias is None else x + jnp.broadcast_to(bias, x.shape).astype(x.dtype)
-
-
 class _NormalisedProducts:
     """Each product, normalised with its kernel's own scale, plus its addend."""
 
@@ -41,31 +38,35 @@ class _NormalisedProducts:
     def __call__(self, a: jax.Array, **addends: jax.Array | None) -> tuple[jax.Array, ...]:
         bare = self.product(a, **dict.fromkeys(addends))
         return tuple(
-            _add(normalise(x, self.weights[name]["scale"], self.epsilon), addend)
+            add(normalise(x, self.weights[name]["scale"], self.epsilon), addend)
             if "scale" in self.weights[name]
-            else _add(x, addend)
+            else add(x, addend)
             for x, (name, addend) in zip(bare, addends.items(), strict=True)
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNormGRU(GRU):
-    """The equations of ``ScanLayerNormGRU``."""
+class NormalisedCell(Cell):
+    """What layer-normalised cells have in common: every product goes through a normalisation."""
 
     epsilon: float = 1e-6
-
-    def declare(self) -> dict[str, Kernel]:
-        """Those of the GRU, each with a scale."""
-        return _with_scales(super().declare())
 
     def project(self, product: Product, x: jax.Array, weights: Weights) -> dict[str, jax.Array]:
         """LN(W_i x) + b."""
         return super().project(_NormalisedProducts(product, weights, self.epsilon), x, weights)
 
-    def step(self, recur: Product, carry: Carry, u: Projected, weights: Weights) -> Carry:
-        """The GRU's step on normalised products."""
-        normalised = _NormalisedProducts(recur, weights, self.epsilon)
-        return super().step(normalised, carry, u, weights)
+    def of_state(self, recur: Product, weights: Weights) -> Product:
+        """LN(W_h h) + what is added."""
+        return _NormalisedProducts(recur, weights, self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormGRU(NormalisedCell, GRU):
+    """The equations of ``ScanLayerNormGRU``."""
+
+    def declare(self) -> dict[str, Kernel]:
+        """Those of the GRU, each with a scale."""
+        return _with_scales(super().declare())
 
 
 class ScanLayerNormGRU(ScanGRU):
@@ -96,29 +97,18 @@ class ScanLayerNormGRU(ScanGRU):
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNormLSTM(LSTM):
+class LayerNormLSTM(NormalisedCell, LSTM):
     """The equations of ``ScanLayerNormLSTM``."""
-
-    epsilon: float = 1e-6
 
     def declare(self) -> dict[str, Kernel]:
         """Those of the LSTM, each but the projection with a scale, and ``c`` (scale, bias)."""
         state = Kernel("none", self.features, bias=self.use_bias, scale=True)
         return {**_with_scales(super().declare()), "c": state}
 
-    def project(self, product: Product, x: jax.Array, weights: Weights) -> dict[str, jax.Array]:
-        """LN(W_i x) + b."""
-        return super().project(_NormalisedProducts(product, weights, self.epsilon), x, weights)
-
-    def step(self, recur: Product, carry: Carry, u: Projected, weights: Weights) -> Carry:
-        """The LSTM's step on normalised products."""
-        normalised = _NormalisedProducts(recur, weights, self.epsilon)
-        return super().step(normalised, carry, u, weights)
-
     def read(self, c: jax.Array, weights: Weights) -> jax.Array:
         """LN(c)."""
         own = weights["c"]
-        return _add(normalise(c, own["scale"], self.epsilon), own.get("bias"))
+        return add(normalise(c, own["scale"], self.epsilon), own.get("bias"))
 
 
 class ScanLayerNormLSTM(ScanLSTM):
