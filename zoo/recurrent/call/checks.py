@@ -297,9 +297,8 @@ def intervals(given: Any, shape: tuple[int, ...]) -> jax.Array | None:
     """
     what = "float, the axes of xs without the last"
     value = steps("intervals", given, shape, float, what)
-    if value is None or unstable.is_traced(value) or not value.is_fully_addressable:
-        return value
-    if value.size and (least := np.asarray(value).min()) < 0:
+    known = _known(value)
+    if known is not None and (least := known.min()) < 0:
         raise ShapeError(
             f"intervals: expected no negative elapsed time, got a minimum of {least}. Likely "
             "cause: times of day, or differences taken in the other order."
@@ -322,17 +321,22 @@ def lengths_in_range(seq_lengths: jax.Array | None, total: int) -> None:
     Raises:
       ValueError: one of them does not.
     """
-    if seq_lengths is None or unstable.is_traced(seq_lengths) or not seq_lengths.size:
+    values = _known(seq_lengths)
+    if values is None:
         return
-    if not seq_lengths.is_fully_addressable:
-        return
-    values = np.asarray(seq_lengths)
     if values.min() < 0 or values.max() > total:
         raise ShapeError(
             f"seq_lengths: expected values in [0, T] with T={total}, got a minimum of "
             f"{values.min()} and a maximum of {values.max()}. Likely cause: lengths of another "
             "batch, or xs was cut to fewer steps."
         )
+
+
+def _known(x: jax.Array | None) -> np.ndarray | None:
+    """The values of an array; None where there are none, or none that this process knows."""
+    if x is None or unstable.is_traced(x) or not x.size or not x.is_fully_addressable:
+        return None
+    return np.asarray(x)
 
 
 def unsharded_time(xs: jax.Array, axis: int) -> None:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.call import checks, conditions, options
+from zoo.recurrent.call import conditions, options
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.composites.composition import (
     Composite,
@@ -132,18 +132,20 @@ class Bidirectional(Composite):
     def _sequence(
         self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, Any]:
-        first, second = self._split(carry, xs)
+        carry, axis = self._checked(carry, xs)
+        first, second = (None, None) if carry is None else carry
         method = "history" if history else "__call__"
         first, forward = call_inner(self.forward, method, first, xs, given)
         second, backward = call_inner(self.backward, method, second, xs, given)
-        ys = self._merged(forward, backward, xs, given.seq_lengths, given.mask)
+        ys = self._merged(forward, backward, xs.shape[axis], axis, given.seq_lengths, given.mask)
         return (first, second), ys
 
     def _merged(
         self,
         forward: jax.Array,
         backward: jax.Array,
-        xs: jax.Array,
+        steps: int,
+        axis: int,
         seq_lengths: jax.Array | None,
         mask: jax.Array | None,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -156,10 +158,9 @@ class Bidirectional(Composite):
         if not callable(self.merge) or (seq_lengths is None and mask is None):
             return ys
         # A function may make something of two zeros.
-        axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=self.feature_axes)
         mask = None if mask is None else jnp.moveaxis(jnp.asarray(mask), axis, 0)
         seq_lengths = None if seq_lengths is None else jnp.asarray(seq_lengths)
-        valid = conditions.valid_steps(xs.shape[axis], seq_lengths, mask)
+        valid = conditions.valid_steps(steps, seq_lengths, mask)
         assert valid is not None
         return conditions.select(jnp.moveaxis(valid, 0, axis), ys, jnp.zeros_like(ys))
 
@@ -185,10 +186,6 @@ class Bidirectional(Composite):
             layer.initialize_carry(key, input_shape)
             for layer, key in zip(layers, keys, strict=True)
         )
-
-    def _split(self, carry: Carry | None, xs: jax.Array) -> Carry:
-        carry = self._checked(carry, xs)
-        return (None, None) if carry is None else carry
 
 
 build_bidirectional = builder("build_bidirectional", Bidirectional)

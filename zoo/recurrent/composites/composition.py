@@ -55,13 +55,14 @@ class Composite(RecurrentLayer):
         return True
 
     @nn.nowrap
-    def _checked(self, carry: Carry | None, xs: jax.Array) -> Carry | None:
-        """Checks the carry and the inputs of a call."""
+    def _checked(self, carry: Carry | None, xs: jax.Array) -> tuple[Carry | None, int]:
+        """Checks the carry and the inputs of a call; returns the carry, and where time is."""
         axes = self.feature_axes
         xs = checks.inputs(xs, time_axis=self.time_axis, features=None, feature_axes=axes)
         axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=axes)
         spec = self.carry_spec(xs.shape[:axis] + xs.shape[axis + 1 :])
-        return checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
+        carry = checks.carry(carry, spec, xs_shape=xs.shape, time_axis=self.time_axis)
+        return carry, axis
 
 
 def builder(name: str, composite: type[Composite]) -> Callable[..., Composite]:

@@ -214,8 +214,7 @@ class Stack(Composite):
         self, method: str, carry: Carry | None, xs: jax.Array, given: Conditions
     ) -> tuple[Carry, jax.Array]:
         """Calls a method with a whole sequence."""
-        carry = self._checked(carry, xs)
-        axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=self.feature_axes)
+        carry, axis = self._checked(carry, xs)
         steps = xs.shape[axis]
         if only_declares() and steps:
             # One step declares the same, and lifting over depth runs what it lifts.
