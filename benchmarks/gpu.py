@@ -3,9 +3,10 @@
     python -m benchmarks.gpu --out DIR                          half an hour
     python -m benchmarks.gpu --out DIR --minutes=8 --pieces=parity,gated
 
-Three kinds of pieces, in this order: "parity" compares values and gradients of every layer,
+Four kinds of pieces, in this order: "parity" compares values and gradients of every layer,
 implementation and dtype with float64 on the CPU; "kit" runs the conformance kit over every layer in
-both implementations; "gated" measures GRU and LSTM beside the libraries that are installed. Every
+both implementations; "gated" measures GRU and LSTM beside the libraries that are installed, and
+"linear" some linear recurrences in each of their implementations. Every
 piece is a process of its own, so that one that fails, crashes or hangs is lost alone, and is
 written to DIR/gpu.json and DIR/gpu.md when it ends. Pieces that take no times run side by side; so
 does the compilation of what is measured, into a cache that the measurement reads. It runs on a CPU
@@ -37,7 +38,7 @@ from benchmarks.report import markdown
 from benchmarks.results import Report, Result
 from benchmarks.timing import why
 
-KINDS = ("parity", "kit", "gated")
+KINDS = ("parity", "kit", "gated", "linear")
 # What takes longest comes last, in case that the time is over.
 SIZES = (
     Size(64, 1024, 512, 512),
@@ -45,6 +46,9 @@ SIZES = (
     Size(256, 512, 256, 256),
     Size(16, 4096, 1024, 1024),
 )
+LINEAR_CELLS = ("min_gru", "lru")
+LINEAR_SIZES = (Size(32, 1024, 512, 512), Size(8, 4096, 256, 256), Size(1, 65536, 128, 128))
+_MEASURED = ("gated", "linear")
 _QUANTITIES = ("forward", "gradient", "memory")
 
 # Of one piece. A layer's kit takes one minute on two cores of a CPU, a case of eight steps ten
@@ -82,15 +86,20 @@ def pieces(
       >>> pieces(["parity", "gated"], ["scan_gru"], ["lstm"], [Size(2, 3, 4, 5)], ["float32"])
       ['parity/scan_gru', 'gated/lstm/2x3x4x5/float32']
     """
-    by_kind = {
-        "parity": [f"parity/{name}" for name in layers],
-        "kit": [f"kit/{name}/{way}" for name in layers for way in ("scan", "fused")],
-        "gated": [
-            f"gated/{cell}/{size.batch}x{size.steps}x{size.inputs}x{size.features}/{dtype}"
+
+    def measured(kind: str, cells: Sequence[str], sizes: Sequence[Size]) -> list[str]:
+        return [
+            f"{kind}/{cell}/{size.batch}x{size.steps}x{size.inputs}x{size.features}/{dtype}"
             for size in sizes
             for dtype in dtypes
             for cell in cells
-        ],
+        ]
+
+    by_kind = {
+        "parity": [f"parity/{name}" for name in layers],
+        "kit": [f"kit/{name}/{way}" for name in layers for way in ("scan", "fused")],
+        "gated": measured("gated", cells, sizes or SIZES),
+        "linear": measured("linear", LINEAR_CELLS, sizes or LINEAR_SIZES),
     }
     return [name for kind in KINDS if kind in kinds for name in by_kind[kind]]
 
@@ -183,8 +192,8 @@ class Run:
 
     def all(self, names: Sequence[str], say: Callable[[str], None]) -> None:
         """Runs all pieces; on Ctrl-C what is finished stays."""
-        together = [name for name in names if not name.startswith("gated/")]
-        alone = [name for name in names if name.startswith("gated/")]
+        together = [name for name in names if not name.startswith(_MEASURED)]
+        alone = [name for name in names if name.startswith(_MEASURED)]
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
             for outcome in pool.map(self.piece, together):
                 self._add(outcome, say)
@@ -288,7 +297,7 @@ def tables(outcomes: Sequence[Outcome], machine: dict[str, Any]) -> str:
     report.results = [
         Result(**{**own, "case": Case.from_json(own["case"]), "series": _series(own["series"])})
         for name, results in found.items()
-        if name.startswith("gated/")
+        if name.startswith(_MEASURED)
         for own in results
     ]
     if failed:
@@ -318,7 +327,7 @@ def main(arguments: Sequence[str]) -> int:
     import registry
 
     out = Path(options.out).resolve()
-    sizes = [Size.parse(text) for text in options.sizes] if options.sizes else SIZES
+    sizes = [Size.parse(text) for text in options.sizes or ()]
     layers = options.layers or [name for name in registry.names("scan_*")]
     names = pieces(options.pieces, layers, options.cells, sizes, options.dtypes)
     own = [f"--peers={','.join(options.peers)}", f"--rounds={options.rounds}"]

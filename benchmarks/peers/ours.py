@@ -16,13 +16,24 @@ def competitors(case: Case, data: Data) -> list[Competitor]:
             _competitor(case, data),
             _competitor(case, data, checkpoint_every=case.checkpoint_every),
         ]
-    ways = [_competitor(case, data, implementation=name) for name in ("auto", "scan", "fused")]
-    if case.platform == "gpu":
+    names = ["auto", "scan", "fused", *(["parallel"] if _is_linear(case.cell) else [])]
+    ways = [_competitor(case, data, implementation=name) for name in names]
+    if case.platform == "gpu" and not _is_linear(case.cell):
         ways.append(_competitor(case, data, implementation="scan", unroll=8))
         for block in (64, case.size.steps):
             for unroll in (1, 8):
                 ways.append(_competitor(case, data, block, implementation="fused", unroll=unroll))
     return ways
+
+
+def _is_linear(cell: str) -> bool:
+    import registry
+
+    try:
+        registry.build(f"scan_{cell}", features=1, implementation="parallel")
+    except ValueError:
+        return False
+    return True
 
 
 def _competitor(
