@@ -8,18 +8,24 @@ from typing import Any
 import jax
 from jax.export import is_symbolic_dim
 
-from zoo.recurrent.cell import Carry, Cell
+from zoo.recurrent.cell import Carry, Cell, LinearCell
 from zoo.recurrent.engine import fused as _fused
+from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
+from zoo.recurrent.engine.recurrence import Recurrence
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
+LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
 
 # Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
 # which glibc maps every allocation afresh (docs/performance.md).
 _BLOCK_BYTES = 3 * 2**19
+
+# Of what a block's elements are made of, a linear recurrence's.
+_ELEMENT_BYTES = 2**21
 
 # Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu",)
@@ -45,11 +51,13 @@ class Engine:
     dtype: Any
     precision: jax.lax.PrecisionLike
 
-    def chosen(self) -> str:
-        """The implementation that runs: "scan" or "fused"."""
+    def chosen(self, cell: Cell) -> str:
+        """The implementation that runs: "scan", "fused" or "parallel"."""
         if self.implementation != "auto":
             return self.implementation
-        return "fused" if jax.default_backend() in _FUSED_PLATFORMS else "scan"
+        if jax.default_backend() in _FUSED_PLATFORMS:
+            return "fused"
+        return "parallel" if isinstance(cell, LinearCell) else "scan"
 
     def run(
         self,
@@ -59,7 +67,7 @@ class Engine:
         start: Carry,
         xs: jax.Array,
         signals: Mapping[str, Any],
-    ) -> tuple[Carry, Carry]:
+    ) -> tuple[Carry, Carry, jax.Array | None]:
         """Runs ``step`` over time.
 
         Args:
@@ -71,8 +79,11 @@ class Engine:
           signals: conditions of every step, arrays (T, ...), see ``Step``.
 
         Returns:
-          The last carry, and the carry after every step: arrays (T, *batch, width).
+          The last carry; the carry after every step, arrays (T, *batch, width); and what every
+          step puts out, or None where that is the last array of the carry.
         """
+        if isinstance(step.cell, LinearCell):
+            return self._run_linear(step, weights, fixed, start, xs, signals)
         weights = {
             name: {
                 leaf: x.astype(self.dtype if leaf == "kernel" else step.work_dtype)
@@ -85,7 +96,7 @@ class Engine:
             return _one_step(
                 step, Unstacked(arithmetic, weights), weights, fixed, start, xs, signals
             )
-        if self.chosen() == "scan":
+        if self.chosen(step.cell) == "scan":
             plan = _reference.Plan(
                 step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
             )
@@ -95,7 +106,70 @@ class Engine:
         plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
         stacks = stack_kernels(step.cell, weights)
         small = small_weights(weights)
-        return _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
+        out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
+        return *out, None
+
+    def _run_linear(
+        self,
+        step: Step,
+        weights: Mapping[str, Mapping[str, jax.Array]],
+        fixed: Mapping[str, Any],
+        start: Carry,
+        xs: jax.Array,
+        signals: Mapping[str, Any],
+    ) -> tuple[Carry, Carry, jax.Array | None]:
+        """``run`` for a linear recurrence, whose carry is as wide as its sums until it is over."""
+        kinds = tuple(x.dtype for x in start)
+        weights, fixed, start = jax.tree.map(
+            lambda x: x.astype(step.work_dtype), (weights, dict(fixed), start)
+        )
+        arithmetic = Arithmetic(self.precision, step.work_dtype)
+        chosen, steps = self.chosen(step.cell), xs.shape[0]
+        known = not is_symbolic_dim(steps)
+        if (known and steps == 1) or chosen == "scan":
+            weights = {
+                name: {
+                    leaf: x.astype(self.dtype) if leaf == "kernel" else x
+                    for leaf, x in own.items()
+                }
+                for name, own in weights.items()
+            }
+        if known and steps == 1:
+            product = Unstacked(arithmetic, weights)
+            out = _one_step(step, product, weights, fixed, start, xs, signals)
+        elif chosen == "scan":
+            plan = _reference.Plan(
+                step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
+            )
+            out = _reference.scan(plan, weights, fixed, start, xs, signals)
+        else:
+            # How a tree is built follows from T, which is no number where it is exported.
+            associative = chosen == "parallel" and known
+            length = steps if associative else _linear_length(steps, start)
+            every = self.checkpoint_every
+            plan = _linear.Plan(
+                step,
+                arithmetic,
+                self.dtype,
+                Recurrence(
+                    reverse=self.reverse,
+                    associative=associative,
+                    complex_pair=step.cell.complex_pair,
+                    resets="reset" in signals,
+                    unroll=self.unroll,
+                ),
+                length if every is None else at_most(length, every),
+                "carries" if every is None else "blocks",
+            )
+            out = _linear.linear(plan, weights, fixed, start, xs, dict(signals))
+        final, after, ys = out
+
+        def narrow(carry: Carry) -> Carry:
+            return tuple(x.astype(kind) for x, kind in zip(carry, kinds, strict=True))
+
+        if ys is None and kinds[-1] != step.work_dtype:
+            ys = after[-1]
+        return narrow(final), narrow(after), ys
 
     def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
         """What the backward pass keeps, and the steps per block, as measured on CPU.
@@ -145,9 +219,18 @@ def _one_step(
     start: Carry,
     xs: jax.Array,
     signals: Mapping[str, Any],
-) -> tuple[Carry, Carry]:
+) -> tuple[Carry, Carry, jax.Array | None]:
     """A sequence of one step (streaming), without a loop."""
     x, now = jax.tree.map(lambda x: x[0], (xs, dict(signals)))
     u = step.cell.project(product, x, weights)
     carry = step(product, start, u, now, fixed, weights)
-    return carry, jax.tree.map(lambda x: x[None], carry)
+    y = step.cell.output(product, carry, u, weights)
+    return carry, *jax.tree.map(lambda x: x[None], (carry, y))
+
+
+def _linear_length(steps: Any, start: Carry) -> Any:
+    """The steps per block of a linear recurrence: as many as stay in a core's cache."""
+    row = sum(2 * x.size * x.dtype.itemsize for x in start)
+    if is_symbolic_dim(steps) or is_symbolic_dim(row):
+        return block_length(steps, 64)
+    return block_length(steps, max(16, _ELEMENT_BYTES // max(row, 1)))
