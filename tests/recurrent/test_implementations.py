@@ -112,7 +112,7 @@ def test_gradients_of_a_plain_loop(leaf):
 
     with jax.enable_x64(True):
         exact = inputs_of(leaf, jnp.float64)
-        with jax.numpy_rank_promotion("allow"):
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             wanted = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*exact)
         for dtype, tolerance in ((jnp.float64, 1e-10), (jnp.float32, 1e-5)):
             given = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), exact)

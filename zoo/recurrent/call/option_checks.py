@@ -134,6 +134,31 @@ def finite_not_negative(name: str, value: Any) -> float:
     return float(value)
 
 
+def finite_positive(name: str, value: Any) -> float:
+    """Requires a finite number > 0.
+
+    Raises:
+      TypeError: it is no number.
+      ValueError: it is NaN, infinite, zero or negative.
+    """
+    if finite(name, value) <= 0:
+        raise refusal(ValueError, name, "a finite number > 0", value)
+    return float(value)
+
+
+def radius(name: str, value: Any) -> float:
+    """Requires a number in (0, 1].
+
+    Raises:
+      TypeError: it is no number.
+      ValueError: it is not in there.
+    """
+    if finite_positive(name, value) > 1:
+        cure = "An eigenvalue beyond 1 would make the state grow without bounds."
+        raise refusal(ValueError, name, "a number in (0, 1]", value, cure)
+    return float(value)
+
+
 def one_of(*choices: str | None) -> Check:
     """Requires one of ``choices``."""
 

@@ -74,9 +74,7 @@ class ScanLRU(StateSpaceLayer):
     cell_class: ClassVar = LRU
     own_options: ClassVar = (
         Option("r_min", "number in [0, 1)", "the least size of an eigenvalue drawn.", takes.rate),
-        Option(
-            "r_max", "number in (r_min, 1]", "the largest size.", takes.finite_not_negative
-        ),
+        Option("r_max", "number in (r_min, 1]", "the largest size.", takes.radius),
         Option(
             "max_phase", "finite number >= 0", "the largest angle.", takes.finite_not_negative
         ),
@@ -85,10 +83,10 @@ class ScanLRU(StateSpaceLayer):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        if not self.r_min < self.r_max <= 1:
+        if not self.r_min < self.r_max:
             raise ValueError(
-                f"r_max must be a number in (r_min, 1] with r_min={self.r_min}, got {self.r_max}. "
-                "A ring of eigenvalues beyond 1 would make the state grow without bounds."
+                f"r_max must be more than r_min, which is {self.r_min}, got {self.r_max}. "
+                "Eigenvalues are drawn from the ring between them."
             )
 
     @nn.nowrap

@@ -130,17 +130,17 @@ class ScanS5(StateSpaceLayer):
     # Of real kernels (2N, H) with a variance of 1 / 2N, turned.
     readout_scale: ClassVar[float] = 0.25
     own_options: ClassVar = (
-        Option("dt_min", "number > 0", "the shortest step drawn.", takes.finite_not_negative),
-        Option("dt_max", "number >= dt_min", "the longest step.", takes.finite_not_negative),
+        Option("dt_min", "number > 0", "the shortest step drawn.", takes.finite_positive),
+        Option("dt_max", "number >= dt_min", "the longest step.", takes.finite_positive),
     )
 
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        if not 0 < self.dt_min <= self.dt_max:
+        if self.dt_min > self.dt_max:
             raise ValueError(
-                f"dt_min and dt_max must be numbers with 0 < dt_min <= dt_max, got {self.dt_min} "
-                f"and {self.dt_max}. Steps are drawn between them, uniformly in their logarithms."
+                f"dt_max must be at least dt_min, which is {self.dt_min}, got {self.dt_max}. Steps "
+                "are drawn between them, uniformly in their logarithms."
             )
 
     @nn.nowrap
