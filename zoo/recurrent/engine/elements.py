@@ -55,6 +55,14 @@ def elements(
     return a, b
 
 
+def cuts(signals: Signals) -> jax.Array | None:
+    """Before which steps the gradient ends, bool (T, ...): those with a cut that are taken."""
+    if "cut" not in signals or "mask" not in signals:
+        return signals.get("cut")
+    cut, mask = signals["cut"], signals["mask"]
+    return mask & jnp.broadcast_to(cut.reshape((-1,) + (1,) * (mask.ndim - 1)), mask.shape)
+
+
 def _initial(initial: Carry, signals: Signals, like: Carry) -> Carry:
     """The carry of a reset at every step."""
     every = tuple(jnp.broadcast_to(x[None], own.shape) for x, own in zip(initial, like, strict=True))

@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from zoo.recurrent.cell import Carry, LinearCell
 from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine.blocks import Blocks, shift
-from zoo.recurrent.engine.elements import elements
+from zoo.recurrent.engine.elements import cuts, elements
 from zoo.recurrent.engine.products import Arithmetic, ManySteps
 from zoo.recurrent.engine.recurrence import Recurrence, adjoint, recurrence
 from zoo.recurrent.engine.step import Step
@@ -90,7 +90,7 @@ def _forward(plan, weights, fixed, start, xs, signals):
         x, signals = block
         product = ManySteps(plan.arithmetic, weights, plan.dtype)
         u, a, b = _elements(plan, product, weights, fixed, x, signals)
-        after = recurrence(plan.how, a, b, carry, signals.get("cut"))
+        after = recurrence(plan.how, a, b, carry, cuts(signals))
         y = plan.cell.output(product, after, u, weights)
         return tuple(x[0 if plan.how.reverse else -1] for x in after), (carry, after, y)
 
@@ -141,7 +141,7 @@ def _linear_backward(plan, residuals, cotangents):
 def _block_gradient(plan, weights, fixed, x, signals, entry, after, cotangents):
     """The cotangents of one block: of its first carry, of what is shared, and of its inputs."""
     d, d_after, d_y = cotangents
-    cell, how, cut = plan.cell, plan.how, signals.get("cut")
+    cell, how, cut = plan.cell, plan.how, cuts(signals)
 
     def make(weights, fixed, x):
         product = ManySteps(plan.arithmetic, weights, plan.dtype, by_hand=True)

@@ -47,11 +47,15 @@ class Recurrence:
         """``a * h + b``."""
         product = self.times(a, h)
         if self.resets:
-            zero = _is_zero(a, self.complex_pair)
-            product = tuple(
-                jnp.where(z, jnp.zeros_like(x), x) for z, x in zip(zero, product, strict=True)
-            )
+            # A tree multiplies factors, too, and what is infinite of them may meet nothing.
+            nothing = zip(self.is_zero(a), self.is_zero(h), product, strict=True)
+            product = tuple(jnp.where(a | h, jnp.zeros_like(x), x) for a, h, x in nothing)
         return tuple(map(jnp.add, product, b))
+
+    def is_zero(self, a: Carry) -> tuple[jax.Array, ...]:
+        """Where numbers are exactly zero; of a complex one, both parts."""
+        zero = tuple(x == 0 for x in a)
+        return (zero[0] & zero[1],) * 2 if self.complex_pair else zero
 
     def conjugate(self, a: Carry) -> Carry:
         """What multiplies a cotangent where ``a`` multiplies a value."""
@@ -71,7 +75,7 @@ def recurrence(how: Recurrence, a: Carry, b: Carry, start: Carry, cut: Any = Non
       a: what multiplies the carry, arrays (T, ...), or (width,) where it is the same for all steps.
       b: what is added, arrays (T, ...).
       start: the first carry, arrays (...).
-      cut: bool (T,), before which steps the gradient ends, or None.
+      cut: bool (T, ...), before which steps the gradient ends, or None.
 
     Returns:
       The carry after every step, arrays (T, ...).
@@ -102,14 +106,9 @@ def adjoint(
     d_a = how.times(how.conjugate(_entered(before, cut)), d)
     if how.resets:
         # What was before a reset may be infinite, and is nobody's business there.
-        nothing = _is_zero(d, how.complex_pair)
+        nothing = how.is_zero(d)
         d_a = tuple(jnp.where(z, jnp.zeros_like(x), x) for z, x in zip(nothing, d_a, strict=True))
     return tuple(map(_summed_like, d_a, a)), d, start
-
-
-def _is_zero(a: Carry, complex_pair: bool) -> tuple[jax.Array, ...]:
-    zero = tuple(x == 0 for x in a)
-    return (zero[0] & zero[1],) * 2 if complex_pair else zero
 
 
 def _through(a: Carry, like: Carry, cut: Any) -> Carry:
@@ -132,7 +131,7 @@ def _entered(before: Carry, cut: Any) -> Carry:
 
 
 def _column(cut: jax.Array, like: jax.Array) -> jax.Array:
-    return cut.reshape((-1,) + (1,) * (like.ndim - 1))
+    return cut.reshape(cut.shape + (1,) * (like.ndim - cut.ndim))
 
 
 def _summed_like(x: jax.Array, like: jax.Array) -> jax.Array:
