@@ -146,7 +146,9 @@ def run(case: Case) -> dict[str, Any]:
         names = KERNELS[kernels]
         options["kernel_init"] = nn.with_partitioning(default_kernel_init, names)
         if case.layer not in ("linear", "complex"):
-            options["recurrent_kernel_init"] = nn.with_partitioning(initializers.orthogonal(), names)
+            options["recurrent_kernel_init"] = nn.with_partitioning(
+                initializers.orthogonal(), names
+            )
     layer = build(case, **options)
     boxed = jax.eval_shape(lambda: layer.init(jax.random.key(0), None, xs))
     placed = jax.tree.map(jax.device_put, variables, nn.unbox(nn.get_sharding(boxed, mesh)))

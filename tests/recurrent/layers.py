@@ -59,9 +59,7 @@ LEAVES: dict[str, Leaf] = {
     "mgu without reset gate": _leaf("scan_mgu", reset_gate=False),
     "gru without bias": _leaf("scan_gru", use_bias=False),
     "layer norm lstm projected": _leaf("scan_layer_norm_lstm", projection=3, use_bias=False),
-    "min gru positive": Leaf(
-        "scan_min_gru", {"candidate": "positive"}, reference.min_gru_positive
-    ),
+    "min gru positive": Leaf("scan_min_gru", {"candidate": "positive"}, reference.min_gru_positive),
     "lru with more states": _leaf("scan_lru", state_features=5),
     "rg lru with blocks": _leaf("scan_rg_lru", heads=2, features=6),
 }

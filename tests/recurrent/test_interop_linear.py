@@ -97,7 +97,9 @@ def test_lru(torch: Any, library: Any, implementation: str) -> None:
     theirs = library("LRU_pytorch").LRU(D - 1, H, N)
 
     def apply(params: Any, start: Any, xs: Any, given: Any) -> Any:
-        re, im = (torch.complex(params[f"{k}_re"]["kernel"], params[f"{k}_im"]["kernel"]) for k in "BC")
+        re, im = (
+            torch.complex(params[f"{k}_re"]["kernel"], params[f"{k}_im"]["kernel"]) for k in "BC"
+        )
         weights = {name: params[name] for name in ("nu_log", "theta_log", "gamma_log")}
         weights |= {"B": re.T, "C": im.T, "D": params["D"]["kernel"].T}
         return torch.func.functional_call(theirs, weights, (xs.transpose(0, 1),)).transpose(0, 1)
@@ -122,7 +124,9 @@ def test_s5(torch: Any, library: Any, implementation: str, timed: bool) -> None:
 
     def apply(params: Any, start: Any, xs: Any, given: Any) -> Any:
         eigenvalues = torch.complex(params["Lambda_re"], params["Lambda_im"])
-        b, c = (torch.complex(params[f"{k}_re"]["kernel"], params[f"{k}_im"]["kernel"]).T for k in "BC")
+        b, c = (
+            torch.complex(params[f"{k}_re"]["kernel"], params[f"{k}_im"]["kernel"]).T for k in "BC"
+        )
         state, finals, outputs = torch.complex(*start), [], []
         for row in range(B):
             step = torch.exp(params["log_step"])
@@ -145,7 +149,9 @@ def test_s5(torch: Any, library: Any, implementation: str, timed: bool) -> None:
 # 1 on, none does. It keeps its state in float32 unless told otherwise, by no option.
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("heads", [1, 2])
-def test_rg_lru(torch: Any, library: Any, implementation: str, heads: int, monkeypatch: Any) -> None:
+def test_rg_lru(
+    torch: Any, library: Any, implementation: str, heads: int, monkeypatch: Any
+) -> None:
     theirs = library("recurrentgemma.torch.layers")
     scan = theirs.rnn_scan
     monkeypatch.setattr(theirs, "rnn_scan", lambda **given: scan(**given, acc_dtype=torch.float64))
@@ -204,11 +210,14 @@ def test_memorax(name: str) -> None:
                 return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, xs)
 
         for got, expected in zip(*map(jax.tree.leaves, map(both, (ours, wanted))), strict=True):
-            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+            # Its hold of an S5 cancels, in float32, where steps are short.
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def _lru_of_memorax(p: Any) -> Any:
-    kernels = {f"{k}_{theirs}": p[f"{k}_{ours}"]["kernel"].T for k in "BC" for theirs, ours in PARTS}
+    kernels = {
+        f"{k}_{theirs}": p[f"{k}_{ours}"]["kernel"].T for k in "BC" for theirs, ours in PARTS
+    }
     return kernels | {name: p[name] for name in ("nu_log", "theta_log", "gamma_log", "D")}
 
 

@@ -152,9 +152,7 @@ def engine_results(kind, given, how):
             plan = plain.Plan(step, arithmetic, reverse)
             return plain.scan(plan, weights, fixed, start, xs, signals)
         keep, length, tree = rest
-        recurrence = Recurrence(
-            reverse, tree, cell.complex_pair, resets="reset" in signals
-        )
+        recurrence = Recurrence(reverse, tree, cell.complex_pair, resets="reset" in signals)
         plan = linear.Plan(step, arithmetic, jnp.float64, recurrence, length, keep)
         return linear.linear(plan, weights, fixed, start, xs, signals)
 
@@ -386,9 +384,7 @@ def test_the_recurrence_is_in_float32_whatever_the_dtypes_are(name):
         assert {x.dtype for x in jax.tree.leaves(carry)} == {jnp.dtype(jnp.bfloat16)}
         expected = wide.apply(variables, None, xs)[1]
         scale = float(jnp.abs(expected).max())
-        np.testing.assert_allclose(
-            np.asarray(ys, np.float32), expected, rtol=0, atol=0.03 * scale
-        )
+        np.testing.assert_allclose(np.asarray(ys, np.float32), expected, rtol=0, atol=0.03 * scale)
 
 
 LONG = 65536
@@ -401,9 +397,7 @@ def test_long_sequences(name, implementation):
     """Errors do not grow with T: what a step rounds is forgotten as the state is."""
     features = {"features": 2}
     with jax.enable_x64(True):
-        exact = registry.build(
-            name, **features, param_dtype=jnp.float64, carry_dtype=jnp.float64
-        )
+        exact = registry.build(name, **features, param_dtype=jnp.float64, carry_dtype=jnp.float64)
         xs = some((LONG, 1, 2), 0, jnp.float64)
         variables = variables_of(exact, xs[:2])
         start = (np.zeros((1, 2)),) * len(jax.tree.leaves(exact.carry_spec((1, 2))))

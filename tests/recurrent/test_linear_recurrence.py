@@ -106,7 +106,7 @@ def test_a_reset_of_every_element_by_itself(way):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("kind", ["real", "complex"])
 def test_nothing_leaks_across_a_reset(kind, bad, spoilt, way):
-    """Values and gradients after it bit for bit; the state is NaN until then, in its own element."""
+    """After it, values and gradients are the same bit for bit; until then its element is NaN."""
     a, b, h = elements(kind, "float32")
     resets = jnp.zeros((T, B), bool).at[3].set(True)
     broken = {

@@ -24,7 +24,7 @@ LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
 # which glibc maps every allocation afresh (docs/performance.md).
 _BLOCK_BYTES = 3 * 2**19
 
-# Of what a block's elements are made of, a linear recurrence's.
+# Of a block's elements in a linear recurrence: a and b as they lie in a core's cache.
 _ELEMENT_BYTES = 2**21
 
 # Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
@@ -82,34 +82,20 @@ class Engine:
           The last carry; the carry after every step, arrays (T, *batch, width); and what every
           step puts out, or None where that is the last array of the carry.
         """
-        if isinstance(step.cell, LinearCell):
-            return self._run_linear(step, weights, fixed, start, xs, signals)
-        weights = {
-            name: {
-                leaf: x.astype(self.dtype if leaf == "kernel" else step.work_dtype)
-                for leaf, x in own.items()
-            }
-            for name, own in weights.items()
-        }
-        arithmetic = Arithmetic(self.precision, step.work_dtype)
-        if not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1:
-            return _one_step(
-                step, Unstacked(arithmetic, weights), weights, fixed, start, xs, signals
-            )
-        if self.chosen(step.cell) == "scan":
-            plan = _reference.Plan(
-                step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
-            )
-            return _reference.scan(plan, weights, fixed, start, xs, signals)
-        keep, length = self._memory(step, xs)
-        hoist = _hoists(xs, step.cell)
-        plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
-        stacks = stack_kernels(step.cell, weights)
-        small = small_weights(weights)
-        out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
-        return *out, None
+        if not isinstance(step.cell, LinearCell):
+            return self._run(step, weights, fixed, start, xs, signals)
+        # Its carry is as wide as its sums until the run is over.
+        fixed, wide = jax.tree.map(lambda x: x.astype(step.work_dtype), (dict(fixed), start))
+        final, after, ys = self._run(step, weights, fixed, wide, xs, signals)
+        if ys is None and start[-1].dtype != step.work_dtype:
+            ys = after[-1]
+        final, after = (
+            tuple(x.astype(first.dtype) for x, first in zip(carry, start, strict=True))
+            for carry in (final, after)
+        )
+        return final, after, ys
 
-    def _run_linear(
+    def _run(
         self,
         step: Step,
         weights: Mapping[str, Mapping[str, jax.Array]],
@@ -118,58 +104,53 @@ class Engine:
         xs: jax.Array,
         signals: Mapping[str, Any],
     ) -> tuple[Carry, Carry, jax.Array | None]:
-        """``run`` for a linear recurrence, whose carry is as wide as its sums until it is over."""
-        kinds = tuple(x.dtype for x in start)
-        weights, fixed, start = jax.tree.map(
-            lambda x: x.astype(step.work_dtype), (weights, dict(fixed), start)
-        )
+        """``run``, in the implementation that was chosen; one step is one step in all of them."""
+        cell, chosen = step.cell, self.chosen(step.cell)
         arithmetic = Arithmetic(self.precision, step.work_dtype)
-        chosen, steps = self.chosen(step.cell), xs.shape[0]
-        known = not is_symbolic_dim(steps)
-        if (known and steps == 1) or chosen == "scan":
-            weights = {
-                name: {
-                    leaf: x.astype(self.dtype) if leaf == "kernel" else x
-                    for leaf, x in own.items()
-                }
-                for name, own in weights.items()
+        alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1
+        if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
+            weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
+            how, length, keep = self._linear_memory(cell, chosen, start, xs.shape[0], signals)
+            plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
+            return _linear.linear(plan, weights, dict(fixed), start, xs, dict(signals))
+        weights = {
+            name: {
+                leaf: x.astype(self.dtype if leaf == "kernel" else step.work_dtype)
+                for leaf, x in own.items()
             }
-        if known and steps == 1:
+            for name, own in weights.items()
+        }
+        if alone:
             product = Unstacked(arithmetic, weights)
-            out = _one_step(step, product, weights, fixed, start, xs, signals)
-        elif chosen == "scan":
+            return _one_step(step, product, weights, fixed, start, xs, signals)
+        if chosen == "scan":
             plan = _reference.Plan(
                 step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
             )
-            out = _reference.scan(plan, weights, fixed, start, xs, signals)
-        else:
-            # How a tree is built follows from T, which is no number where it is exported.
-            associative = chosen == "parallel" and known
-            length = steps if associative else _linear_length(steps, start)
-            every = self.checkpoint_every
-            plan = _linear.Plan(
-                step,
-                arithmetic,
-                self.dtype,
-                Recurrence(
-                    reverse=self.reverse,
-                    associative=associative,
-                    complex_pair=step.cell.complex_pair,
-                    resets="reset" in signals,
-                    unroll=self.unroll,
-                ),
-                length if every is None else at_most(length, every),
-                "carries" if every is None else "blocks",
-            )
-            out = _linear.linear(plan, weights, fixed, start, xs, dict(signals))
-        final, after, ys = out
+            return _reference.scan(plan, weights, fixed, start, xs, signals)
+        keep, length = self._memory(step, xs)
+        hoist = _hoists(xs, cell)
+        plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
+        stacks = stack_kernels(cell, weights)
+        small = small_weights(weights)
+        out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
+        return *out, None
 
-        def narrow(carry: Carry) -> Carry:
-            return tuple(x.astype(kind) for x, kind in zip(carry, kinds, strict=True))
-
-        if ys is None and kinds[-1] != step.work_dtype:
-            ys = after[-1]
-        return narrow(final), narrow(after), ys
+    def _linear_memory(
+        self, cell: LinearCell, chosen: str, start: Carry, steps: Any, signals: Mapping[str, Any]
+    ) -> tuple[Recurrence, Any, str]:
+        """How a linear recurrence is run in a block, the steps per block, and what is kept."""
+        # How a tree is built follows from T, which is no number where it is exported.
+        tree = chosen == "parallel" and not is_symbolic_dim(steps)
+        how = Recurrence(self.reverse, tree, cell.complex_pair, "reset" in signals, self.unroll)
+        length, row = steps, sum(2 * x.size * x.dtype.itemsize for x in start)
+        if not tree and (is_symbolic_dim(steps) or is_symbolic_dim(row)):
+            length = block_length(steps, 64)
+        elif not tree:
+            length = block_length(steps, max(16, int(_ELEMENT_BYTES // max(row, 1))))
+        if self.checkpoint_every is not None:
+            return how, at_most(length, self.checkpoint_every), "blocks"
+        return how, length, "carries"
 
     def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
         """What the backward pass keeps, and the steps per block, as measured on CPU.
@@ -226,11 +207,3 @@ def _one_step(
     carry = step(product, start, u, now, fixed, weights)
     y = step.cell.output(product, carry, u, weights)
     return carry, *jax.tree.map(lambda x: x[None], (carry, y))
-
-
-def _linear_length(steps: Any, start: Carry) -> Any:
-    """The steps per block of a linear recurrence: as many as stay in a core's cache."""
-    row = sum(2 * x.size * x.dtype.itemsize for x in start)
-    if is_symbolic_dim(steps) or is_symbolic_dim(row):
-        return block_length(steps, 64)
-    return block_length(steps, max(16, _ELEMENT_BYTES // max(row, 1)))

@@ -65,7 +65,9 @@ def cuts(signals: Signals) -> jax.Array | None:
 
 def _initial(initial: Carry, signals: Signals, like: Carry) -> Carry:
     """The carry of a reset at every step."""
-    every = tuple(jnp.broadcast_to(x[None], own.shape) for x, own in zip(initial, like, strict=True))
+    every = tuple(
+        jnp.broadcast_to(x[None], own.shape) for x, own in zip(initial, like, strict=True)
+    )
     if "cut" not in signals:
         return every
     cut = signals["cut"]
@@ -74,5 +76,3 @@ def _initial(initial: Carry, signals: Signals, like: Carry) -> Carry:
         return jnp.where(cut.reshape((-1,) + (1,) * (x.ndim - 1)), jax.lax.stop_gradient(x), x)
 
     return tuple(map(stop, every))
-
-

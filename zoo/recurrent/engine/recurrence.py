@@ -247,9 +247,7 @@ def _any(tangents: Tree) -> bool:
 
 
 def _dense(tangents: Tree, like: Carry) -> Carry:
-    return tuple(
-        jnp.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True)
-    )
+    return tuple(jnp.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True))
 
 
 def _residuals(how: Recurrence, a: Carry, start: Carry, h: Carry, cut: Any) -> Tree:

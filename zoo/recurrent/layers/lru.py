@@ -75,9 +75,7 @@ class ScanLRU(StateSpaceLayer):
     own_options: ClassVar = (
         Option("r_min", "number in [0, 1)", "the least size of an eigenvalue drawn.", takes.rate),
         Option("r_max", "number in (r_min, 1]", "the largest size.", takes.radius),
-        Option(
-            "max_phase", "finite number >= 0", "the largest angle.", takes.finite_not_negative
-        ),
+        Option("max_phase", "finite number >= 0", "the largest angle.", takes.finite_not_negative),
     )
 
     def __post_init__(self) -> None:

@@ -153,11 +153,12 @@ class ScanS5(StateSpaceLayer):
                 return jax.random.uniform(key, shape, dtype, low, high)
 
             return name, in_float32(log_step)
-        if name not in self.cell_class.spectrum:
+        if name not in S5.spectrum:
             return super()._vector_init(name, drawn)
 
         def of_hippo(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
             values = hippo_eigenvalues(shape[0])
-            return jnp.asarray(values.real if name == "Lambda_re" else values.imag, dtype)
+            part = np.real if name == "Lambda_re" else np.imag
+            return jnp.asarray(part(values), dtype)
 
         return name, of_hippo

@@ -32,9 +32,7 @@ def check_reverse(case: Case) -> None:
 
 @promise("implementations compute the same with the same parameters")
 def check_implementations(case: Case) -> None:
-    """``implementation`` "scan" against "fused", and "parallel" where there is that: tree, outputs
-    and gradients.
-    """
+    """``implementation`` "scan" against the others that there are: tree, outputs and gradients."""
     if not case.supports("implementation"):
         raise inapplicable(f"{case} has no option implementation")
     plain, others = case.variant(implementation="scan"), _others(case)
