@@ -414,3 +414,50 @@ def test_long_sequences(name, implementation):
             ys = layer.apply(given[0], None, given[1])[1]
             scale = np.abs(wanted.ys).max()
             np.testing.assert_allclose(ys, wanted.ys, rtol=0, atol=tolerance * (1 + scale))
+
+
+def equations(jaxpr):
+    """All equations of a program, those inside of others included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jax.tree.leaves(tuple(eqn.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def gradient_program(name, steps):
+    layer = LINEAR[name].build(implementation="fused", features=8)
+    xs = jax.ShapeDtypeStruct((steps, 64, 8), jnp.float32)
+    variables = jax.eval_shape(layer.init, jax.random.key(0), None, xs)
+
+    def loss(variables, xs):
+        return jnp.sum(layer.apply(variables, None, xs)[1])
+
+    return list(equations(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, xs).jaxpr))
+
+
+@pytest.mark.parametrize("name", ["min gru", "lru", "s5", "rg lru"])
+def test_nothing_but_a_multiplication_and_an_addition_is_in_the_loop(name):
+    steps = 96
+    loops = [
+        {inner.primitive.name for inner in equations(eqn.params["jaxpr"].jaxpr)}
+        for eqn in gradient_program(name, steps)
+        if eqn.primitive.name == "scan" and eqn.params["length"] == steps
+    ]
+    assert loops
+    for found in loops:
+        assert found <= {"mul", "add", "sub", "broadcast_in_dim"}
+
+
+def test_both_projections_of_a_min_gru_are_one_product():
+    """Forwards, again backwards, and for the gradients by kernels and by inputs."""
+    program = gradient_program("min gru", 96)
+    assert sum(eqn.primitive.name == "dot_general" for eqn in program) == 4
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_program_does_not_grow_with_time(name):
+    few, many = (gradient_program(name, steps) for steps in (8192, 65536))
+    assert len(few) == len(many)
+    assert any(eqn.params.get("length") not in (None, 8192) for eqn in few)
