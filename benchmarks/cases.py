@@ -60,6 +60,7 @@ class Case:
       dtype: of parameters, inputs, outputs and products: one of ``DTYPES``.
       platform: where it runs: "cpu" or "gpu".
       checkpoint_every: if given, our layer is compared with itself under this option.
+      heads: blocks of the recurrent kernel; with more than one, our layer is compared with itself.
     """
 
     cell: str
@@ -67,6 +68,12 @@ class Case:
     dtype: str = "float32"
     platform: str = "cpu"
     checkpoint_every: int | None = None
+    heads: int = 1
+
+    @property
+    def ours_alone(self) -> bool:
+        """Whether no other library has such a layer."""
+        return self.cell not in GATES or self.heads > 1
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Case":
@@ -89,9 +96,14 @@ class Case:
             return contextlib.nullcontext()
         return jax.default_matmul_precision("highest" if self.dtype == "float32" else self.dtype)
 
+    @property
+    def shape(self) -> str:
+        """The size, and the heads where there are several."""
+        return f"{self.size} heads={self.heads}" if self.heads > 1 else str(self.size)
+
     def __str__(self) -> str:
         option = f" checkpoint_every={self.checkpoint_every}" if self.checkpoint_every else ""
-        return f"{self.cell} {self.size} {self.dtype}{option}"
+        return f"{self.cell} {self.shape} {self.dtype}{option}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +153,7 @@ def draw(case: Case) -> Data:
     def normal(*shape: int) -> np.ndarray:
         return random.standard_normal(shape, np.float32)
 
-    if case.cell not in GATES:
+    if case.ours_alone:
         space = (8,) * (_feature_axes(case.cell) - 1)
         xs = normal(size.steps, size.batch, *space, size.inputs)
         return Data({}, xs, normal(*xs.shape[:-1], size.features))

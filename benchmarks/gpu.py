@@ -3,14 +3,14 @@
     python -m benchmarks.gpu --out DIR                          half an hour
     python -m benchmarks.gpu --out DIR --minutes=8 --pieces=parity,gated
 
-Four kinds of pieces, in this order: "parity" compares values and gradients of every layer,
+Five kinds of pieces, in this order: "parity" compares values and gradients of every layer,
 implementation and dtype with float64 on the CPU; "kit" runs the conformance kit over every layer in
-both implementations; "gated" measures GRU and LSTM beside the libraries that are installed, and
-"linear" some linear recurrences in each of their implementations. Every
-piece is a process of its own, so that one that fails, crashes or hangs is lost alone, and is
-written to DIR/gpu.json and DIR/gpu.md when it ends. Pieces that take no times run side by side; so
-does the compilation of what is measured, into a cache that the measurement reads. It runs on a CPU
-too, where it proves nothing but that it runs.
+all implementations; "gated" measures GRU and LSTM beside the libraries that are installed, "heads"
+those with heads of 64 features, and "linear" some linear recurrences, in each of their
+implementations. Every piece is a process of its own, so that one that fails, crashes or hangs is
+lost alone, and is written to DIR/gpu.json and DIR/gpu.md when it ends. Pieces that take no times
+run side by side; so does the compilation of what is measured, into a cache that the measurement
+reads. It runs on a CPU too, where it proves nothing but that it runs.
 """
 
 import concurrent.futures
@@ -21,157 +21,22 @@ import os
 import subprocess
 import sys
 import time
-import unittest
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
-from benchmarks import machine, peers
-from benchmarks.cases import DTYPES, GATES, Case, Size, draw
-from benchmarks.measure import Task, measure
-from benchmarks.parity import TOLERANCE, parity
+from benchmarks import machine
+from benchmarks.cases import DTYPES, GATES, Size
+from benchmarks.gpu_pieces import KINDS, MEASURED, do, pieces
+from benchmarks.gpu_report import Outcome, tables
 from benchmarks.peers import LIBRARIES
 from benchmarks.progress import Progress
-from benchmarks.report import markdown
-from benchmarks.results import Report, Result
-from benchmarks.timing import why
-
-KINDS = ("parity", "kit", "gated", "linear")
-# What takes longest comes last, in case that the time is over.
-SIZES = (
-    Size(64, 1024, 512, 512),
-    Size(32, 256, 128, 128),
-    Size(256, 512, 256, 256),
-    Size(16, 4096, 1024, 1024),
-)
-LINEAR_CELLS = ("min_gru", "lru")
-LINEAR_SIZES = (Size(32, 1024, 512, 512), Size(8, 4096, 256, 256), Size(1, 65536, 128, 128))
-_MEASURED = ("gated", "linear")
-_QUANTITIES = ("forward", "gradient", "memory")
 
 # Of one piece. A layer's kit takes one minute on two cores of a CPU, a case of eight steps ten
 # seconds; more is a piece that hangs.
 _SECONDS = 300.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What came of a piece.
-
-    Attributes:
-      piece: its name, such as "parity/scan_gru" or "gated/lstm/64x1024x512x512/bfloat16".
-      seconds: how long it took.
-      found: what it found, as JSON holds it; None if it failed.
-      error: why it failed, or None.
-    """
-
-    piece: str
-    seconds: float
-    found: Any = None
-    error: str | None = None
-
-
-def pieces(
-    kinds: Sequence[str],
-    layers: Sequence[str],
-    cells: Sequence[str],
-    sizes: Sequence[Size],
-    dtypes: Sequence[str],
-) -> list[str]:
-    """Names the pieces, in order.
-
-    Example:
-      >>> pieces(["parity", "gated"], ["scan_gru"], ["lstm"], [Size(2, 3, 4, 5)], ["float32"])
-      ['parity/scan_gru', 'gated/lstm/2x3x4x5/float32']
-    """
-
-    def measured(kind: str, cells: Sequence[str], sizes: Sequence[Size]) -> list[str]:
-        return [
-            f"{kind}/{cell}/{size.batch}x{size.steps}x{size.inputs}x{size.features}/{dtype}"
-            for size in sizes
-            for dtype in dtypes
-            for cell in cells
-        ]
-
-    by_kind = {
-        "parity": [f"parity/{name}" for name in layers],
-        "kit": [f"kit/{name}/{way}" for name in layers for way in ("scan", "fused")],
-        "gated": measured("gated", cells, sizes or SIZES),
-        "linear": measured("linear", LINEAR_CELLS, sizes or LINEAR_SIZES),
-    }
-    return [name for kind in KINDS if kind in kinds for name in by_kind[kind]]
-
-
-def do(piece: str, libraries: Sequence[str], rounds: int, prepare: bool = False) -> Any:
-    """Does a piece, in this process.
-
-    Args:
-      piece: its name.
-      libraries: whose competitors are measured.
-      rounds: how often they are measured.
-      prepare: only compile what would be measured, which fills JAX's compilation cache.
-
-    Returns:
-      What was found, as JSON can hold it.
-    """
-    kind, *of = piece.split("/")
-    if kind == "parity":
-        return parity(*of)
-    if kind == "kit":
-        return _kit(*of)
-    import jax
-
-    cell, size, dtype = of
-    case = Case(cell, Size.parse(size), dtype, jax.default_backend())
-    if prepare:
-        return _prepare(case, libraries)
-    task = Task(case, tuple(libraries), _QUANTITIES, rounds)
-    with Progress(task.total_rounds) as progress:
-        return [dataclasses.asdict(result) for result in measure(task, progress)]
-
-
-def _kit(name: str, implementation: str) -> dict[str, str]:
-    """By the name of each check: "kept", "skipped", or why it failed."""
-    import jax
-
-    import registry
-    from zoo.recurrent.testing import CHECKS, Case
-
-    # The checks compare with each other what a GPU would otherwise multiply in two ways.
-    jax.config.update("jax_default_matmul_precision", "highest")
-    build = functools.partial(
-        registry.build, name, **{"features": 4, "implementation": implementation}
-    )
-    space = (4,) * (build().feature_axes - 1)
-    case = Case(build, jax.random.normal(jax.random.key(0), (6, 3, *space, 5)))
-
-    def run(check: Callable[[Case], None]) -> str:
-        try:
-            check(case)
-        except unittest.SkipTest:
-            return "skipped"
-        except Exception as error:
-            return f"{why(error)} {' '.join(str(error).split())[:500]}"
-        return "kept"
-
-    return {check.__name__: run(check) for check in CHECKS}
-
-
-def _prepare(case: Case, libraries: Sequence[str]) -> list[str]:
-    data, failures = draw(case), []
-    for library in libraries:
-        if library == "torch":
-            continue
-        try:
-            for competitor in peers.competitors(library, case, data):
-                for compiles in (competitor.checksum, competitor.memory):
-                    if compiles is not None:
-                        compiles()
-        except Exception as error:
-            failures.append(f"{library}: {why(error)}")
-    return failures
 
 
 class Run:
@@ -192,8 +57,8 @@ class Run:
 
     def all(self, names: Sequence[str], say: Callable[[str], None]) -> None:
         """Runs all pieces; on Ctrl-C what is finished stays."""
-        together = [name for name in names if not name.startswith(_MEASURED)]
-        alone = [name for name in names if name.startswith(_MEASURED)]
+        together = [name for name in names if not name.startswith(MEASURED)]
+        alone = [name for name in names if name.startswith(MEASURED)]
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
             for outcome in pool.map(self.piece, together):
                 self._add(outcome, say)
@@ -261,54 +126,6 @@ def _write(path: Path, text: str) -> None:
     draft = path.with_suffix(path.suffix + ".draft")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
-
-
-def tables(outcomes: Sequence[Outcome], machine: dict[str, Any]) -> str:
-    """Writes what was found, as Markdown."""
-    parts = []
-    found = {o.piece: o.found for o in outcomes if o.error is None}
-    failed = [f"- {o.piece}: {o.error}" for o in outcomes if o.error]
-    errors = {name.split("/")[1]: own for name, own in found.items() if name.startswith("parity/")}
-    if errors:
-        columns = list(next(iter(errors.values())))
-        parts += ["## Distance from float64 on the CPU, of the largest entry", ""]
-        parts += ["| layer | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
-        parts += [
-            f"| `{name}` | "
-            + " | ".join(
-                f"{own[c]:.1e}" + ("" if own[c] <= TOLERANCE[c.split()[1]] else " **too far**")
-                for c in columns
-            )
-            + " |"
-            for name, own in errors.items()
-        ]
-    checks = {name: own for name, own in found.items() if name.startswith("kit/")}
-    if checks:
-        parts += ["", "## Conformance kit", ""]
-        broken = [
-            f"- {name}, {check}: {text}"
-            for name, own in checks.items()
-            for check, text in own.items()
-            if text not in ("kept", "skipped")
-        ]
-        kept = sum(text == "kept" for own in checks.values() for text in own.values())
-        parts += [f"{kept} checks of {len(checks)} layers and implementations kept.", *broken]
-    report = Report(machine=machine, command="python -m benchmarks.gpu", complete=True)
-    report.results = [
-        Result(**{**own, "case": Case.from_json(own["case"]), "series": _series(own["series"])})
-        for name, results in found.items()
-        if name.startswith(_MEASURED)
-        for own in results
-    ]
-    if failed:
-        parts += ["", "## Failed", "", *failed]
-    return markdown(report) + "\n" + "\n".join(parts) + "\n"
-
-
-def _series(made: Sequence[dict[str, Any]]) -> list[Any]:
-    from benchmarks.results import Series
-
-    return [Series(**own) for own in made]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """How far a layer's values and gradients are from the same layer in float64 on the CPU."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -9,6 +10,23 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
 """Of the largest entry of each array; a wrong equation is off by about 1."""
 
 _STEPS, _BATCH, _INPUTS, _FEATURES = 24, 4, 6, 8
+
+
+def implementations(name: str) -> list[str]:
+    """The implementations that a registered layer can be built with.
+
+    Example:
+      >>> implementations("scan_gru")[:2]
+      ['scan', 'fused']
+    """
+    import registry
+
+    found = []
+    for implementation in ("scan", "fused", "parallel", "kernel"):
+        with contextlib.suppress(ValueError):
+            registry.build(name, features=_FEATURES, implementation=implementation)
+            found.append(implementation)
+    return found
 
 
 def parity(name: str) -> dict[str, float]:
@@ -32,7 +50,7 @@ def parity(name: str) -> dict[str, float]:
             f"{implementation} {dtype}": _error(
                 _run(name, implementation, dtype, jax.devices()[0]), expected
             )
-            for implementation in ("scan", "fused")
+            for implementation in implementations(name)
             for dtype in TOLERANCE
         }
 

@@ -113,7 +113,7 @@ def summary(report: Report, dtype: str) -> list[list[str]]:
                 row += ["–", "–"]
                 continue
             least, case = min(found, key=lambda pair: pair[0])
-            where = str(case.size) if len(group) == 1 else f"{case.cell.upper()} {case.size}"
+            where = case.shape if len(group) == 1 else f"{case.cell.upper()} {case.shape}"
             row += [
                 _digits(geometric_mean([ratio for ratio, _ in found])),
                 f"{_digits(least)} ({where})",
@@ -173,7 +173,7 @@ def _comparison(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         ratios, by_name = result.ratios(), {series.name: series for series in result.series}
-        row = [str(result.case.size)]
+        row = [result.case.shape]
         for name in names:
             if name not in by_name:
                 row.append("–")

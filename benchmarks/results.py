@@ -52,6 +52,12 @@ class Result:
     series: list[Series]
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Result":
+        """Makes a result of what ``dataclasses.asdict`` made of one."""
+        series = [Series(**own) for own in fields["series"]]
+        return cls(**{**fields, "case": Case.from_json(fields["case"]), "series": series})
+
     def ratios(self) -> dict[str, float]:
         """By name, the ratio to ours: above 1 where ours is faster or smaller.
 
@@ -113,15 +119,7 @@ class Report:
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            results = [
-                Result(
-                    case=Case.from_json(own["case"]),
-                    quantity=own["quantity"],
-                    series=[Series(**series) for series in own["series"]],
-                    missing=own["missing"],
-                )
-                for own in fields.pop("results")
-            ]
+            results = [Result.from_json(own) for own in fields.pop("results")]
             return cls(results=results, **fields)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What every test runs under: strict dtypes and ranks, repeatable examples, one store of programs."""
+"""What every test runs under: strict dtypes and ranks, repeatable examples, a store of programs."""
 
 import os
 import shutil
@@ -19,23 +19,25 @@ hypothesis.settings.register_profile("slow", max_examples=60, deadline=None, pri
 hypothesis.settings.load_profile("default")
 
 # Two thirds of the time of a test go into compilation, and many tests compile the same programs: a
-# folder that all processes of a run share saves making them again. One that is given is kept.
-_STORE = {
-    "JAX_COMPILATION_CACHE_DIR": "",
+# folder that all processes of a run share saves making them again.
+_STORE = "JAX_COMPILATION_CACHE_DIR"
+_ALL_OF_THEM = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the store, for this process and those that it starts, which read the environment."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    """Makes the store, where the environment names none that is to be kept."""
+    if _STORE not in os.environ:
         folder = tempfile.mkdtemp(prefix="programs")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        os.environ |= _STORE | {"JAX_COMPILATION_CACHE_DIR": folder}
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        os.environ[_STORE] = folder
+    # Processes that this one starts read the environment; JAX has read it here already.
+    os.environ.update(_ALL_OF_THEM)
+    jax.config.update("jax_compilation_cache_dir", os.environ[_STORE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 
-from benchmarks.cases import GATES, Case, Data
+from benchmarks.cases import Case, Data
 from benchmarks.timing import Timed
 
 LIBRARIES = {
@@ -63,6 +63,6 @@ def competitors(library: str, case: Case, data: Data) -> list[Competitor]:
     Raises:
       ImportError: the library is not installed.
     """
-    if case.cell not in GATES and library != "ours":
+    if case.ours_alone and library != "ours":
         return []
     return importlib.import_module(f"benchmarks.peers.{library}").competitors(case, data)

@@ -6,6 +6,7 @@ import unittest.mock
 import numpy as np
 
 from benchmarks.cases import Case, Data
+from benchmarks.parity import implementations
 from benchmarks.peers import Competitor, compiled
 
 
@@ -16,24 +17,14 @@ def competitors(case: Case, data: Data) -> list[Competitor]:
             _competitor(case, data),
             _competitor(case, data, checkpoint_every=case.checkpoint_every),
         ]
-    names = ["auto", "scan", "fused", *(["parallel"] if _is_linear(case.cell) else [])]
+    names = ["auto", *implementations(f"scan_{case.cell}")]
     ways = [_competitor(case, data, implementation=name) for name in names]
-    if case.platform == "gpu" and not _is_linear(case.cell):
+    if case.platform == "gpu" and "parallel" not in names and case.heads == 1:
         ways.append(_competitor(case, data, implementation="scan", unroll=8))
         for block in (64, case.size.steps):
             for unroll in (1, 8):
                 ways.append(_competitor(case, data, block, implementation="fused", unroll=unroll))
     return ways
-
-
-def _is_linear(cell: str) -> bool:
-    import registry
-
-    try:
-        registry.build(f"scan_{cell}", features=1, implementation="parallel")
-    except ValueError:
-        return False
-    return True
 
 
 def _competitor(
@@ -47,12 +38,13 @@ def _competitor(
     """Our layer under options; ``block`` is how many steps the fused engine takes at once."""
     import registry
 
+    # Drawn in float32, because bfloat16 has no orthogonal matrices, and cast to what is measured.
     layer = registry.build(
         f"scan_{case.cell}",
         features=case.size.features,
         implementation=implementation,
         dtype=case.array_dtype,
-        param_dtype=case.array_dtype,
+        **({"heads": case.heads} if case.heads > 1 else {}),
         **options,
     )
     params = data.params

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import gpu, parity
+from benchmarks import gpu_pieces, gpu_report, parity, peers
 from benchmarks.cases import Case, draw
 from benchmarks.peers import cudnn
 
@@ -51,16 +51,25 @@ def test_nothing_begins_after_the_end(tmp_path):
 
 @pytest.mark.slow
 def test_the_kit_runs_in_a_piece():
-    found = gpu.do("kit/scan_elman/fused", [], rounds=1)
+    found = gpu_pieces.do("kit/scan_elman/fused", [], rounds=1)
     assert set(found.values()) == {"kept", "skipped"}
+
+
+def test_a_case_with_heads_is_ours_alone():
+    case = Case("lstm", SMALL, "bfloat16", heads=2)
+    data = draw(case)
+    assert not peers.competitors("linen", case, data)
+    for competitor in peers.competitors("ours", case, data):
+        assert np.isfinite(competitor.checksum())
+        competitor.close()
 
 
 def test_tables_say_what_is_too_far_and_broken():
     outcomes = [
-        gpu.Outcome("parity/scan_gru", 1.0, {"scan float32": 1e-6, "fused float32": 0.5}),
-        gpu.Outcome("kit/scan_gru/fused", 1.0, {"check_jit": "kept", "check_mask": "no."}),
+        gpu_report.Outcome("parity/scan_gru", 1.0, {"scan float32": 1e-6, "fused float32": 0.5}),
+        gpu_report.Outcome("kit/scan_gru/fused", 1.0, {"check_jit": "kept", "check_mask": "no."}),
     ]
-    text = gpu.tables(outcomes, MACHINE)
+    text = gpu_report.tables(outcomes, MACHINE)
     assert "| `scan_gru` | 1.0e-06 | 5.0e-01 **too far** |" in text
     assert "1 checks of 1 layers" in text and "- kit/scan_gru/fused, check_mask: no." in text
 
