@@ -29,10 +29,10 @@ THOROUGH = tuple(
         *(Case("lstm", "fused", mesh, "conditions") for mesh in BATCH),
         Case("stack", "fused", "explicit, both", "conditions"),
         *(Case("linear", "parallel", mesh) for mesh in FEW),
-        *(Case("complex", "fused", mesh, "conditions") for mesh in BATCH),
+        *(Case("complex", "fused", mesh, "conditions") for mesh in FEW),
         Case("complex", "parallel", "shard_map", "conditions"),
         Case("complex", "fused", "auto", steps=256, every=None),
-        *(Case("lstm", "fused", mesh, "dropouts") for mesh in MESHES),
+        *(Case("lstm", "fused", mesh, "dropouts") for mesh in ("auto", "explicit, both")),
         *(Case(layer, "scan", "explicit", "dropouts") for layer in ("bidirectional", "stack")),
         *(Case("lstm", "fused", mesh, steps=256, every=None) for mesh in ("auto", "shard_map")),
     )

@@ -70,7 +70,7 @@ QUICK = (
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("layer", [ScanLeaky, ScanSquared])
+@pytest.mark.parametrize("layer", [ScanSquared])
 @pytest.mark.parametrize(
     "check",
     [
