@@ -1,0 +1,1 @@
+"""Recurrences whose loop over time is inside one GPU kernel."""
