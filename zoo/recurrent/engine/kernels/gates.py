@@ -44,17 +44,20 @@ class LSTM:
         return (o * jnp.tanh(new), new), (i, f, g, o, c)
 
     @staticmethod
-    def backward(saved: Arrays, d_state: Arrays) -> tuple[Arrays, Arrays]:
-        """The cotangents of the sums, and of the old state but for what goes through the sums."""
+    def factors(saved: Arrays) -> Arrays:
+        """What ``backward`` needs of a step that no cotangent takes part in."""
         i, f, g, o, c = saved
-        dh, dc = d_state
         seen = jnp.tanh(f * c + i * g)
-        d_o = dh * seen * o * (1 - o)
-        dc = dc + dh * o * (1 - seen * seen)
-        d_i = dc * g * i * (1 - i)
-        d_f = dc * c * f * (1 - f)
-        d_g = dc * i * (1 - g * g)
-        return (d_i, d_f, d_g, d_o), (jnp.zeros_like(dh), dc * f)
+        by_h = seen * o * (1 - o), o * (1 - seen * seen)
+        return (*by_h, g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), f)
+
+    @staticmethod
+    def backward(factors: Arrays, d_state: Arrays) -> tuple[Arrays, Arrays]:
+        """The cotangents of the sums, and of the old state but for what goes through the sums."""
+        to_o, to_c, to_i, to_f, to_g, f = factors
+        dh, dc = d_state
+        dc = dc + dh * to_c
+        return (dc * to_i, dc * to_f, dc * to_g, dh * to_o), (jnp.zeros_like(dh), dc * f)
 
 
 class GRU:
@@ -77,14 +80,18 @@ class GRU:
         return (n + z * (h - n),), (hn, r, z, n, h)
 
     @staticmethod
-    def backward(saved: Arrays, d_state: Arrays) -> tuple[Arrays, Arrays]:
-        """The cotangents of the sums, and of the old state but for what goes through the sums."""
+    def factors(saved: Arrays) -> Arrays:
+        """What ``backward`` needs of a step that no cotangent takes part in."""
         hn, r, z, n, h = saved
+        return (1 - z) * (1 - n * n), (h - n) * z * (1 - z), hn * r * (1 - r), r, z
+
+    @staticmethod
+    def backward(factors: Arrays, d_state: Arrays) -> tuple[Arrays, Arrays]:
+        """The cotangents of the sums, and of the old state but for what goes through the sums."""
+        to_n, to_z, n_to_r, r, z = factors
         (dh,) = d_state
-        d_n = dh * (1 - z) * (1 - n * n)
-        d_z = dh * (h - n) * z * (1 - z)
-        d_r = d_n * hn * r * (1 - r)
-        return (d_n * r, d_r, d_z, d_n), (dh * z,)
+        d_n = dh * to_n
+        return (d_n * r, d_n * n_to_r, dh * to_z, d_n), (dh * z,)
 
 
 CELLS = {"lstm": LSTM, "gru": GRU}

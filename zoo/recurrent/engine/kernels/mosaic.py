@@ -43,6 +43,8 @@ class Plan:
       rows: batch elements per program: 8, 16, 32 or 64.
       conditions: whether there are resets or masks.
       slots: steps read ahead, at most.
+      registers: whether the recurrent kernel is multiplied from registers; then a step does not read
+        it from shared memory, where that many registers are free.
       lane: whether the kernel is lowered by threads instead of by warpgroups.
       barriers: whether the compiler adds barriers around every access of shared memory. The
         kernels need none: a thread never reads what threads write there, and between its reads of
@@ -56,6 +58,7 @@ class Plan:
     rows: int = 16
     conditions: bool = True
     slots: int = 4
+    registers: bool = False
     lane: bool = False
     barriers: bool = False
     interpret: Any = False
@@ -91,6 +94,13 @@ class Plan:
         width = 128 // jnp.dtype(dtype).itemsize
         transforms = (plgpu.TilingTransform((8, width)), plgpu.SwizzleTransform(128))
         return plgpu.SMEM(shape, dtype, transforms=transforms)
+
+    def side(self, ref: Any) -> Any:
+        """The left operand of a product."""
+        # The interpreter knows no operands in registers.
+        if not self.registers or self.interpret:
+            return ref
+        return plgpu.load(ref, layout=plgpu.Layout.WGMMA)
 
     def ahead(self, dtype: Any, steps: int, resident: int, per_step: int) -> int:
         """Steps that can be read ahead, with so many elements resident and so many per step."""
@@ -179,6 +189,7 @@ def forward(
             replaced, replaced_sums = tiles(fresh, cell.states), tiles(fresh_sums, cell.recurrent)
         tell(0, state[0])
         plgpu.barrier_wait(weights_here.at[group])
+        sides = [plan.side(weights_smem.at[group, k]) for k in range(groups)]
 
         def step(t, carried):
             old, code_now = carried
@@ -186,7 +197,7 @@ def forward(
 
             def product(acc):
                 for k in range(groups):
-                    plgpu.wgmma(acc, weights_smem.at[group, k], h_smem.at[now, k].T)
+                    plgpu.wgmma(acc, sides[k], h_smem.at[now, k].T)
                 # These are read while the tensor core works.
                 plgpu.barrier_wait(u_here.at[group * slots + slot])
                 inputs = load_transposed(u_smem.at[group, slot], GATES)
@@ -298,22 +309,27 @@ def backward(
             plgpu.copy_gmem_to_smem(source, saved_smem.at[group, slot], here)
             plgpu.copy_gmem_to_smem(d_ys.at[t, tile, mine], y_smem.at[group, slot], here)
 
+        def take(n):
+            """What a step needs of the forward pass, and the cotangent of its h."""
+            slot = lax.rem(n, slots)
+            plgpu.barrier_wait(in_here.at[group * slots + slot])
+            (d_y,) = load_transposed(y_smem.at[group, slot], 1)
+            return cell.factors(load_transposed(saved_smem.at[group, slot], SAVED)), d_y
+
         for k in range(groups):
             side = weights.at[head, group, k]
             plgpu.copy_gmem_to_smem(side, weights_smem.at[group, k], weights_here.at[group])
         for s in range(slots):
             read_ahead(steps - 1 - s, s)
         plgpu.barrier_wait(weights_here.at[group])
+        sides = [plan.side(weights_smem.at[group, k]) for k in range(groups)]
 
         def step(n, carried):
-            d, d_replaced, code_now = carried
+            d, d_replaced, code_now, (factors, d_y) = carried
             t = steps - 1 - n
-            slot, now = lax.rem(n, slots), lax.rem(n, 2)
-            plgpu.barrier_wait(in_here.at[group * slots + slot])
-            kept = load_transposed(saved_smem.at[group, slot], SAVED)
-            (d_y,) = load_transposed(y_smem.at[group, slot], 1)
+            now = lax.rem(n, 2)
             d = (d[0] + d_y, *d[1:])
-            found, through = cell.backward(kept, d)
+            found, through = cell.backward(factors, d)
             code_next = code_now
             if plan.conditions:
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
@@ -332,32 +348,34 @@ def backward(
 
             def product(acc):
                 for k in range(groups):
-                    side = d_smem.at[now, k, :, pl.ds(0, cell.recurrent * BLOCK)]
-                    plgpu.wgmma(acc, weights_smem.at[group, k], side.T)
-                # These go their ways while the tensor core works.
+                    told = d_smem.at[now, k, :, pl.ds(0, cell.recurrent * BLOCK)]
+                    plgpu.wgmma(acc, sides[k], told.T)
+                # All this is done while the tensor core works.
                 place = pl.ds(block * GATES * BLOCK, GATES * BLOCK)
                 copy_out(d_smem.at[now, group], d_sums.at[t, tile, place])
                 plgpu.commit_smem_to_gmem_group()
 
-                @pl.when(n + slots < steps)
+                # The last step, too, takes a step after it, which is read and not used.
+                @pl.when(n + slots <= steps)
                 def _():
-                    read_ahead(t - slots, slot)
+                    read_ahead(jnp.maximum(t - slots, 0), lax.rem(n, slots))
 
-                return acc[...]
+                taken = take(n + 1)
+                return acc[...], taken
 
-            d_h = pl.run_scoped(product, plgpu.ACC((BLOCK, rows), jnp.float32))
+            d_h, taken = pl.run_scoped(product, plgpu.ACC((BLOCK, rows), jnp.float32))
             entered = (d_h + through[0], *through[1:])
             if plan.conditions:
                 nothing = tuple(jnp.zeros_like(x) for x in entered)
                 made = choose(reset, entered, nothing)
                 d_replaced = tuple(a + b for a, b in zip(d_replaced, made, strict=True))
                 entered = choose(reset, nothing, choose(held, d, entered))
-            return entered, d_replaced, code_next
+            return entered, d_replaced, code_next, taken
 
         d = tuple(load_tile(d_last.at[i, mine, tile]) for i in range(cell.states))
         code_last = load_code(code, steps - 1, tile) if plan.conditions else ()
         d_replaced = tuple(plgpu.layout_cast(jnp.zeros_like(x), plgpu.Layout.WGMMA) for x in d)
-        d, d_replaced, _ = lax.fori_loop(0, steps, step, (d, d_replaced, code_last))
+        d, d_replaced, *_ = lax.fori_loop(0, steps, step, (d, d_replaced, code_last, take(0)))
         for i in range(cell.states):
             d_start.at[i, mine, tile][...] = d[i]
             d_fresh.at[i, mine, tile][...] = d_replaced[i]

@@ -175,7 +175,7 @@ def backward(plan, saved, kernel, code, d_ys, d_last):
                     saved[t, tile, plan.columns(head, SAVED, i)[k]].astype(jnp.float32)
                     for i in range(SAVED)
                 )
-                found, through = cell.backward(kept, tuple(x[k] for x in d))
+                found, through = cell.backward(cell.factors(kept), tuple(x[k] for x in d))
                 past.append(through)
                 for g, x in enumerate(found):
                     x = (jnp.where(held, 0.0, x) if plan.conditions else x).astype(dtype)
