@@ -43,8 +43,8 @@ class Plan:
       rows: batch elements per program: 8, 16, 32 or 64.
       conditions: whether there are resets or masks.
       slots: steps read ahead, at most.
-      registers: whether the recurrent kernel is multiplied from registers; then a step does not read
-        it from shared memory, where that many registers are free.
+      registers: whether the recurrent kernel is multiplied from registers, so that a step does not
+        read it from shared memory.
       lane: whether the kernel is lowered by threads instead of by warpgroups.
       barriers: whether the compiler adds barriers around every access of shared memory. The
         kernels need none: a thread never reads what threads write there, and between its reads of

@@ -61,9 +61,7 @@ class Plan:
     def columns(self, head: Any, gates: int, gate: int) -> list[Any]:
         """Where a gate of a head lies among interleaved features, by blocks."""
         first = head * self.groups
-        return [
-            pl.ds(((first + k) * gates + gate) * BLOCK, BLOCK) for k in range(self.groups)
-        ]
+        return [pl.ds(((first + k) * gates + gate) * BLOCK, BLOCK) for k in range(self.groups)]
 
 
 def forward(plan, u, kernel, code, start, fresh, fresh_sums, *, save):
