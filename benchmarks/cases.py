@@ -1,5 +1,6 @@
 """What is measured: sizes, cases, and the numbers that every competitor is given."""
 
+import contextlib
 import dataclasses
 import re
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 
 GATES = {"gru": "rzn", "lstm": "ifgo"}
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tensorfloat32", "bfloat16")
+"""How numbers are held and multiplied; tensorfloat32 is float32 with rounded factors, on a GPU."""
 
 Params = dict[str, dict[str, np.ndarray]]
 
@@ -55,7 +57,7 @@ class Case:
       cell: "gru" or "lstm", which other libraries have too; or another of our layers, by its
         registered name without "scan_".
       size: how large.
-      dtype: of parameters, inputs and outputs: "float32" or "bfloat16".
+      dtype: of parameters, inputs, outputs and products: one of ``DTYPES``.
       platform: where it runs: "cpu" or "gpu".
       checkpoint_every: if given, our layer is compared with itself under this option.
     """
@@ -70,6 +72,22 @@ class Case:
     def from_json(cls, fields: dict[str, Any]) -> "Case":
         """Makes a case of what ``dataclasses.asdict`` made of one."""
         return cls(**{**fields, "size": Size(**fields["size"])})
+
+    @property
+    def array_dtype(self) -> str:
+        """The dtype of arrays: tensorfloat32 is a way of multiplying, not of holding numbers."""
+        return "float32" if self.dtype == "tensorfloat32" else self.dtype
+
+    def arithmetic(self) -> contextlib.AbstractContextManager:
+        """How JAX multiplies while something of this case is traced.
+
+        A GPU rounds the factors of float32 products unless it is told not to.
+        """
+        import jax
+
+        if self.platform == "cpu" or self.dtype == "bfloat16":
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision("highest" if self.dtype == "float32" else self.dtype)
 
     def __str__(self) -> str:
         option = f" checkpoint_every={self.checkpoint_every}" if self.checkpoint_every else ""

@@ -17,7 +17,7 @@ QUANTITIES = ("forward", "gradient", "compile", "memory", "eager", "step")
 _SLOW = ("compile", "eager")
 
 # Per output; wrong equations or gates in a wrong order are off by about 1.
-_TOLERANCE = {"float32": 0.01, "bfloat16": 0.1}
+_TOLERANCE = {"float32": 0.01, "tensorfloat32": 0.1, "bfloat16": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -187,7 +187,9 @@ def define_flags() -> None:
         "Cells: gru, lstm, or any other layer by its name without scan_, which is compared with "
         "its own plain nn.scan.",
     )
-    flags.DEFINE_list("dtypes", None, "float32, bfloat16; both on a GPU, else float32 by default.")
+    flags.DEFINE_list(
+        "dtypes", None, f"{', '.join(DTYPES)}; all on a GPU, else float32 by default."
+    )
     flags.DEFINE_list("peers", list(LIBRARIES), f"Libraries: {', '.join(LIBRARIES)}.")
     flags.DEFINE_list(
         "quantities",
@@ -223,7 +225,7 @@ def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
         return plan(
             sizes,
             _among("cells", options.cells, _cells()),
-            _among("dtypes", options.dtypes or DTYPES[: 1 + gpu], DTYPES),
+            _among("dtypes", options.dtypes or (DTYPES if gpu else DTYPES[:1]), DTYPES),
             _among("peers", options.peers, LIBRARIES),
             _among("quantities", options.quantities, (*QUANTITIES, "checkpoint")),
             rounds,

@@ -14,6 +14,7 @@ LIBRARIES = {
     "haiku": "haiku",
     "keras": "Keras on JAX",
     "torch": "torch.nn",
+    "cudnn": "jax.experimental.rnn",
 }
 """What people call each library, by the name of its file here."""
 

@@ -20,7 +20,7 @@ Step = Callable[[Tree, Tree, jax.Array], tuple[Tree, jax.Array]]
 
 def to_device(tree: Tree, case: Case) -> Tree:
     """Moves arrays to the device, in the case's dtype."""
-    return jax.tree.map(lambda x: jnp.asarray(x, case.dtype), tree)
+    return jax.tree.map(lambda x: jnp.asarray(x, case.array_dtype), tree)
 
 
 def compiling(function: Callable, *args: Tree) -> Timed:
@@ -80,13 +80,18 @@ def competitor(
     def loss(params: Tree, xs: jax.Array, cotangent: jax.Array) -> jax.Array:
         return jnp.sum(apply(params, xs) * cotangent)
 
+    # Around the whole program, because a backward pass may be written after its forward pass.
+    apply, eager, gradient_of_loss, step = (
+        _multiplying_as(case, own) for own in (apply, eager, jax.grad(loss, (0, 1)), step)
+    )
+
     @functools.cache
     def forward() -> Any:
         return jax.jit(apply).lower(params, xs).compile()
 
     @functools.cache
     def gradient() -> Any:
-        return jax.jit(jax.grad(loss, (0, 1))).lower(params, xs, cotangent).compile()
+        return jax.jit(gradient_of_loss).lower(params, xs, cotangent).compile()
 
     compiled_step = jax.jit(step)
 
@@ -108,9 +113,17 @@ def competitor(
         checksum=checksum if same else None,
         forward=repeat(lambda: forward()(params, xs).block_until_ready()),
         gradient=repeat(lambda: jax.block_until_ready(gradient()(params, xs, cotangent))),
-        compile=compiling(jax.grad(loss, (0, 1)), params, xs, cotangent),
+        compile=compiling(gradient_of_loss, params, xs, cotangent),
         eager=repeat(lambda: eager(xs).block_until_ready()),
         step=stepping,
         memory=lambda: gradient().memory_analysis().temp_size_in_bytes,
         close=jax.clear_caches,
     )
+
+
+def _multiplying_as(case: Case, function: Callable) -> Callable:
+    def run(*args: Tree) -> Any:
+        with case.arithmetic():
+            return function(*args)
+
+    return run

@@ -16,7 +16,9 @@ def competitors(case: Case, data: Data) -> list[Competitor]:
 
     def start():
         # Haiku's initial state is always float32.
-        return jax.tree.map(lambda x: x.astype(case.dtype), core().initial_state(case.size.batch))
+        return jax.tree.map(
+            lambda x: x.astype(case.array_dtype), core().initial_state(case.size.batch)
+        )
 
     unroll = hk.without_apply_rng(
         hk.transform(lambda xs: hk.dynamic_unroll(core(), xs, start())[0])

@@ -26,7 +26,7 @@ def competitors(case: Case, data: Data) -> list[Competitor]:
     layer = layer_class(
         size.features,
         return_sequences=True,
-        dtype=case.dtype,
+        dtype=case.array_dtype,
         # The default draws an orthogonal matrix, which bfloat16 cannot, and is replaced below.
         recurrent_initializer="zeros",
     )

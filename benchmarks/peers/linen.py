@@ -16,7 +16,7 @@ def _competitor(case: Case, data: Data, cell_name: str) -> Competitor:
     import jax
 
     cell = getattr(nn, cell_name)(
-        case.size.features, dtype=case.dtype, param_dtype=case.dtype, parent=None
+        case.size.features, dtype=case.array_dtype, param_dtype=case.array_dtype, parent=None
     )
     rnn = nn.RNN(cell, time_major=True)
     params = compiled.to_device(data.params, case)

@@ -16,10 +16,14 @@ def _competitor(case: Case, data: Data, cell_name: str) -> Competitor:
 
     rngs = nnx.Rngs(0)
     cell = getattr(nnx, cell_name)(
-        case.size.inputs, case.size.features, dtype=case.dtype, param_dtype="float32", rngs=rngs
+        case.size.inputs,
+        case.size.features,
+        dtype=case.array_dtype,
+        param_dtype="float32",
+        rngs=rngs,
     )
     # The cell draws its initial carry in param_dtype, and cannot draw parameters in bfloat16.
-    cell.param_dtype = case.dtype
+    cell.param_dtype = case.array_dtype
     nnx.update(cell, nnx.State(compiled.to_device(_params(cell_name, data), case)))
     rnn = nnx.RNN(cell, time_major=True)
     graph, params, rest = nnx.split(rnn, nnx.Param, ...)

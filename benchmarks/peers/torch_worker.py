@@ -29,8 +29,10 @@ class Problem:
         if self._device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("JAX has a GPU here, but this PyTorch cannot use one")
         torch.set_num_threads(cores())
+        rounds = case.dtype == "tensorfloat32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounds
         size, data = case.size, draw(case)
-        self._like = {"device": self._device, "dtype": getattr(torch, case.dtype)}
+        self._like = {"device": self._device, "dtype": getattr(torch, case.array_dtype)}
         layer_class = torch.nn.GRU if case.cell == "gru" else torch.nn.LSTM
         cell_class = torch.nn.GRUCell if case.cell == "gru" else torch.nn.LSTMCell
         self._layer = layer_class(size.inputs, size.features, **self._like)

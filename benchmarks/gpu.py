@@ -1,0 +1,374 @@
+"""Everything that the layers have to show on a GPU, by one command and within a given time.
+
+    python -m benchmarks.gpu --out DIR                          half an hour
+    python -m benchmarks.gpu --out DIR --minutes=8 --pieces=parity,gated
+
+Four kinds of pieces, in this order: "parity" compares values and gradients of every layer,
+implementation and dtype with float64 on the CPU; "kit" runs the conformance kit over every layer in
+both implementations; "gated" measures GRU and LSTM beside the libraries that are installed, and
+"linear" some linear recurrences in each of their implementations. Every
+piece is a process of its own, so that one that fails, crashes or hangs is lost alone, and is
+written to DIR/gpu.json and DIR/gpu.md when it ends. Pieces that take no times run side by side; so
+does the compilation of what is measured, into a cache that the measurement reads. It runs on a CPU
+too, where it proves nothing but that it runs.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+import unittest
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks import machine, peers
+from benchmarks.cases import DTYPES, GATES, Case, Size, draw
+from benchmarks.measure import Task, measure
+from benchmarks.parity import TOLERANCE, parity
+from benchmarks.peers import LIBRARIES
+from benchmarks.progress import Progress
+from benchmarks.report import markdown
+from benchmarks.results import Report, Result
+from benchmarks.timing import why
+
+KINDS = ("parity", "kit", "gated", "linear")
+# What takes longest comes last, in case that the time is over.
+SIZES = (
+    Size(64, 1024, 512, 512),
+    Size(32, 256, 128, 128),
+    Size(256, 512, 256, 256),
+    Size(16, 4096, 1024, 1024),
+)
+LINEAR_CELLS = ("min_gru", "lru")
+LINEAR_SIZES = (Size(32, 1024, 512, 512), Size(8, 4096, 256, 256), Size(1, 65536, 128, 128))
+_MEASURED = ("gated", "linear")
+_QUANTITIES = ("forward", "gradient", "memory")
+
+# Of one piece. A layer's kit takes one minute on two cores of a CPU, a case of eight steps ten
+# seconds; more is a piece that hangs.
+_SECONDS = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a piece.
+
+    Attributes:
+      piece: its name, such as "parity/scan_gru" or "gated/lstm/64x1024x512x512/bfloat16".
+      seconds: how long it took.
+      found: what it found, as JSON holds it; None if it failed.
+      error: why it failed, or None.
+    """
+
+    piece: str
+    seconds: float
+    found: Any = None
+    error: str | None = None
+
+
+def pieces(
+    kinds: Sequence[str],
+    layers: Sequence[str],
+    cells: Sequence[str],
+    sizes: Sequence[Size],
+    dtypes: Sequence[str],
+) -> list[str]:
+    """Names the pieces, in order.
+
+    Example:
+      >>> pieces(["parity", "gated"], ["scan_gru"], ["lstm"], [Size(2, 3, 4, 5)], ["float32"])
+      ['parity/scan_gru', 'gated/lstm/2x3x4x5/float32']
+    """
+
+    def measured(kind: str, cells: Sequence[str], sizes: Sequence[Size]) -> list[str]:
+        return [
+            f"{kind}/{cell}/{size.batch}x{size.steps}x{size.inputs}x{size.features}/{dtype}"
+            for size in sizes
+            for dtype in dtypes
+            for cell in cells
+        ]
+
+    by_kind = {
+        "parity": [f"parity/{name}" for name in layers],
+        "kit": [f"kit/{name}/{way}" for name in layers for way in ("scan", "fused")],
+        "gated": measured("gated", cells, sizes or SIZES),
+        "linear": measured("linear", LINEAR_CELLS, sizes or LINEAR_SIZES),
+    }
+    return [name for kind in KINDS if kind in kinds for name in by_kind[kind]]
+
+
+def do(piece: str, libraries: Sequence[str], rounds: int, prepare: bool = False) -> Any:
+    """Does a piece, in this process.
+
+    Args:
+      piece: its name.
+      libraries: whose competitors are measured.
+      rounds: how often they are measured.
+      prepare: only compile what would be measured, which fills JAX's compilation cache.
+
+    Returns:
+      What was found, as JSON can hold it.
+    """
+    kind, *of = piece.split("/")
+    if kind == "parity":
+        return parity(*of)
+    if kind == "kit":
+        return _kit(*of)
+    import jax
+
+    cell, size, dtype = of
+    case = Case(cell, Size.parse(size), dtype, jax.default_backend())
+    if prepare:
+        return _prepare(case, libraries)
+    task = Task(case, tuple(libraries), _QUANTITIES, rounds)
+    with Progress(task.total_rounds) as progress:
+        return [dataclasses.asdict(result) for result in measure(task, progress)]
+
+
+def _kit(name: str, implementation: str) -> dict[str, str]:
+    """By the name of each check: "kept", "skipped", or why it failed."""
+    import jax
+
+    import registry
+    from zoo.recurrent.testing import CHECKS, Case
+
+    # The checks compare with each other what a GPU would otherwise multiply in two ways.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    build = functools.partial(
+        registry.build, name, **{"features": 4, "implementation": implementation}
+    )
+    space = (4,) * (build().feature_axes - 1)
+    case = Case(build, jax.random.normal(jax.random.key(0), (6, 3, *space, 5)))
+
+    def run(check: Callable[[Case], None]) -> str:
+        try:
+            check(case)
+        except unittest.SkipTest:
+            return "skipped"
+        except Exception as error:
+            return f"{why(error)} {' '.join(str(error).split())[:500]}"
+        return "kept"
+
+    return {check.__name__: run(check) for check in CHECKS}
+
+
+def _prepare(case: Case, libraries: Sequence[str]) -> list[str]:
+    data, failures = draw(case), []
+    for library in libraries:
+        if library == "torch":
+            continue
+        try:
+            for competitor in peers.competitors(library, case, data):
+                for compiles in (competitor.checksum, competitor.memory):
+                    if compiles is not None:
+                        compiles()
+        except Exception as error:
+            failures.append(f"{library}: {why(error)}")
+    return failures
+
+
+class Run:
+    """Runs pieces in processes, and writes what they find.
+
+    Args:
+      out: the folder to write to.
+      seconds: after which no piece runs any more.
+      jobs: how many pieces run side by side where no times are taken.
+      options: of the pieces' command line.
+    """
+
+    def __init__(self, out: Path, seconds: float, jobs: int, options: Sequence[str]) -> None:
+        self._out, self._jobs, self._options = out, jobs, options
+        self._end = time.monotonic() + seconds
+        self.outcomes: list[Outcome] = []
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+
+    def all(self, names: Sequence[str], say: Callable[[str], None]) -> None:
+        """Runs all pieces; on Ctrl-C what is finished stays."""
+        together = [name for name in names if not name.startswith(_MEASURED)]
+        alone = [name for name in names if name.startswith(_MEASURED)]
+        with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
+            for outcome in pool.map(self.piece, together):
+                self._add(outcome, say)
+            for name, outcome in zip(
+                alone, pool.map(lambda name: self.piece(name, "--prepare"), alone), strict=True
+            ):
+                say(f"{name}: compiled in {outcome.seconds:.0f} s. {outcome.error or ''}")
+        for name in alone:
+            self._add(self.piece(name), say)
+
+    def piece(self, name: str, *options: str) -> Outcome:
+        """Runs one piece in a process of its own."""
+        left = self._end - time.monotonic()
+        if left <= 0.0:
+            return Outcome(name, 0.0, error="not begun: the time was over")
+        answer = self._out / "logs" / (name.replace("/", "-") + "".join(options))
+        command = [sys.executable, "-m", "benchmarks.gpu", f"--piece={name}", *options]
+        command += [f"--answer={answer}.json", *self._options]
+        environment = {
+            **os.environ,
+            # Every process would take three quarters of the memory.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "JAX_COMPILATION_CACHE_DIR": str(self._out / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        start = time.monotonic()
+        error = None
+        with open(f"{answer}.log", "w", encoding="utf-8") as log:
+            try:
+                status = subprocess.run(
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    timeout=min(left, _SECONDS),
+                    check=False,
+                ).returncode
+                error = f"exit status {status}, see {log.name}" if status else None
+            except subprocess.TimeoutExpired as expired:
+                error = f"stopped after {expired.timeout:.0f} s"
+        seconds = time.monotonic() - start
+        if error:
+            return Outcome(name, seconds, error=error)
+        text = Path(f"{answer}.json").read_text(encoding="utf-8")
+        return Outcome(name, seconds, found=json.loads(text))
+
+    def _add(self, outcome: Outcome, say: Callable[[str], None]) -> None:
+        self.outcomes.append(outcome)
+        say(f"{outcome.piece}: {outcome.seconds:.0f} s. {outcome.error or ''}")
+        outcomes = [dataclasses.asdict(own) for own in self.outcomes]
+        written = {"machine": self._machine, "outcomes": outcomes}
+        _write(self._out / "gpu.json", json.dumps(written, indent=1))
+        _write(self._out / "gpu.md", tables(self.outcomes, self._machine))
+
+    @functools.cached_property
+    def _machine(self) -> dict[str, Any]:
+        # In a process of its own, so that this one does not hold the GPU.
+        code = "import json; from benchmarks import machine; print(json.dumps(machine.describe()))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file; whoever reads it meets the old one or the new one, never a half."""
+    draft = path.with_suffix(path.suffix + ".draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def tables(outcomes: Sequence[Outcome], machine: dict[str, Any]) -> str:
+    """Writes what was found, as Markdown."""
+    parts = []
+    found = {o.piece: o.found for o in outcomes if o.error is None}
+    failed = [f"- {o.piece}: {o.error}" for o in outcomes if o.error]
+    errors = {name.split("/")[1]: own for name, own in found.items() if name.startswith("parity/")}
+    if errors:
+        columns = list(next(iter(errors.values())))
+        parts += ["## Distance from float64 on the CPU, of the largest entry", ""]
+        parts += ["| layer | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+        parts += [
+            f"| `{name}` | "
+            + " | ".join(
+                f"{own[c]:.1e}" + ("" if own[c] <= TOLERANCE[c.split()[1]] else " **too far**")
+                for c in columns
+            )
+            + " |"
+            for name, own in errors.items()
+        ]
+    checks = {name: own for name, own in found.items() if name.startswith("kit/")}
+    if checks:
+        parts += ["", "## Conformance kit", ""]
+        broken = [
+            f"- {name}, {check}: {text}"
+            for name, own in checks.items()
+            for check, text in own.items()
+            if text not in ("kept", "skipped")
+        ]
+        kept = sum(text == "kept" for own in checks.values() for text in own.values())
+        parts += [f"{kept} checks of {len(checks)} layers and implementations kept.", *broken]
+    report = Report(machine=machine, command="python -m benchmarks.gpu", complete=True)
+    report.results = [
+        Result(**{**own, "case": Case.from_json(own["case"]), "series": _series(own["series"])})
+        for name, results in found.items()
+        if name.startswith(_MEASURED)
+        for own in results
+    ]
+    if failed:
+        parts += ["", "## Failed", "", *failed]
+    return markdown(report) + "\n" + "\n".join(parts) + "\n"
+
+
+def _series(made: Sequence[dict[str, Any]]) -> list[Any]:
+    from benchmarks.results import Series
+
+    return [Series(**own) for own in made]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Returns:
+      The exit status: 0, 1 if a piece failed or a promise was broken, 130 after Ctrl-C.
+    """
+    if len(arguments) > 1:
+        raise app.UsageError(f"expected options alone, got {' '.join(arguments[1:])!r}")
+    options = flags.FLAGS
+    if options.piece:
+        found = do(options.piece, options.peers, options.rounds, options.prepare)
+        Path(options.answer).write_text(json.dumps(found), encoding="utf-8")
+        return 0
+    import registry
+
+    out = Path(options.out).resolve()
+    sizes = [Size.parse(text) for text in options.sizes or ()]
+    layers = options.layers or [name for name in registry.names("scan_*")]
+    names = pieces(options.pieces, layers, options.cells, sizes, options.dtypes)
+    own = [f"--peers={','.join(options.peers)}", f"--rounds={options.rounds}"]
+    run = Run(out, 60.0 * options.minutes, options.jobs or max(1, machine.cores() // 2), own)
+    with Progress(len(names)) as progress:
+        interrupted = False
+
+        def say(text: str) -> None:
+            progress.say(text)
+            progress.advance()
+
+        try:
+            run.all(names, say)
+        except KeyboardInterrupt:
+            interrupted = True
+    if (out / "gpu.md").exists():
+        print((out / "gpu.md").read_text())
+    if interrupted:
+        return 130
+    return int(any(outcome.error for outcome in run.outcomes))
+
+
+def define_flags() -> None:
+    """Defines the options; they belong to the whole process, so only a program should do it."""
+    flags.DEFINE_string(
+        "out", "runs/gpu", "Folder for JSON, Markdown, logs, and compiled programs."
+    )
+    flags.DEFINE_float("minutes", 30.0, "Minutes after which no piece runs any more.")
+    flags.DEFINE_list("pieces", list(KINDS), f"Kinds of pieces: {', '.join(KINDS)}.")
+    flags.DEFINE_list("layers", None, "Registered names for parity and kit; all by default.")
+    flags.DEFINE_list("cells", list(GATES), "Cells that are measured.")
+    flags.DEFINE_list("sizes", None, "Sizes BxTxDxH that are measured.")
+    flags.DEFINE_list("dtypes", list(DTYPES), f"Some of {', '.join(DTYPES)}.")
+    flags.DEFINE_list("peers", list(LIBRARIES), f"Libraries: {', '.join(LIBRARIES)}.")
+    flags.DEFINE_integer("rounds", 7, "Rounds of every measurement.", lower_bound=1)
+    flags.DEFINE_integer("jobs", None, "Processes side by side; half the cores by default.")
+    flags.DEFINE_string("piece", None, "Do this piece alone, in this process.")
+    flags.DEFINE_boolean("prepare", False, "With --piece: only compile what would be measured.")
+    flags.DEFINE_string("answer", None, "With --piece: the JSON to write.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

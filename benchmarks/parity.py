@@ -1,0 +1,115 @@
+"""How far a layer's values and gradients are from the same layer in float64 on the CPU."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
+"""Of the largest entry of each array; a wrong equation is off by about 1."""
+
+_STEPS, _BATCH, _INPUTS, _FEATURES = 24, 4, 6, 8
+
+
+def parity(name: str) -> dict[str, float]:
+    """Runs a registered layer in every implementation and dtype on JAX's default device.
+
+    Inputs have lengths and resets. Products are made in the highest precision.
+
+    Args:
+      name: registered name of a leaf layer, such as "scan_gru".
+
+    Returns:
+      By "implementation dtype", the largest error of outputs, last carry and gradients (of
+      parameters, inputs and the first carry), each relative to the largest entry of its array.
+    """
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    with jax.default_matmul_precision("highest"):
+        expected = _run(name, "scan", "float64", jax.local_devices(backend="cpu")[0])
+        return {
+            f"{implementation} {dtype}": _error(
+                _run(name, implementation, dtype, jax.devices()[0]), expected
+            )
+            for implementation in ("scan", "fused")
+            for dtype in TOLERANCE
+        }
+
+
+def _run(name: str, implementation: str, dtype: str, device: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    import registry
+
+    wide = dtype == "float64"
+    layer = registry.build(
+        name,
+        features=_FEATURES,
+        implementation=implementation,
+        dtype=dtype,
+        param_dtype="float64" if wide else "float32",
+        carry_dtype="float64" if wide else "float32",
+    )
+    cast = functools.partial(
+        jax.tree.map,
+        lambda x: jax.device_put(jnp.asarray(x, "float64" if wide else "float32"), device),
+    )
+    params, start, xs, cotangent, resets, lengths = _numbers(name)
+    resets, lengths = jax.device_put((resets, lengths), device)
+
+    @jax.jit
+    def run(params, start, xs, cotangent):
+        def outcome(params, start, xs):
+            final, ys = layer.apply(
+                {"params": params}, start, xs, resets=resets, seq_lengths=lengths
+            )
+            return jnp.sum(ys.astype(cotangent.dtype) * cotangent), (final, ys)
+
+        return jax.grad(outcome, (0, 1, 2), has_aux=True)(params, start, xs)
+
+    return jax.tree.map(
+        lambda x: np.asarray(x).astype(np.float64),
+        run(*map(cast, (params, start, xs, cotangent))),
+    )
+
+
+@functools.cache
+def _numbers(name: str) -> Any:
+    """Parameters, first carry, inputs, cotangent, resets and lengths, in NumPy."""
+    import jax
+
+    import registry
+
+    random = np.random.default_rng(0)
+    layer = registry.build(name, features=_FEATURES)
+    space = (4,) * (layer.feature_axes - 1)
+    xs = random.standard_normal((_STEPS, _BATCH, *space, _INPUTS)).astype(np.float32)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        params = layer.init(jax.random.key(0), None, xs)["params"]
+        # Zero biases would hide mistakes.
+        params = jax.tree.map(
+            lambda x: np.asarray(x) + 0.1 * random.standard_normal(x.shape, np.float32), params
+        )
+        # One that can be reached: a normaliser in a carry has to stay away from zero.
+        start, _ = layer.apply({"params": params}, None, xs[::-1])
+
+    return (
+        jax.tree.map(np.asarray, params),
+        jax.tree.map(np.asarray, start),
+        xs,
+        random.standard_normal((*xs.shape[:-1], _FEATURES)).astype(np.float32),
+        random.random((_STEPS, _BATCH)) < 0.1,
+        np.array([_STEPS, _STEPS - 5, 3, _STEPS]),
+    )
+
+
+def _error(got: Any, expected: Any) -> float:
+    import jax
+
+    def one(got: np.ndarray, expected: np.ndarray) -> float:
+        size = np.max(np.abs(expected), initial=0.0)
+        return float(np.max(np.abs(got - expected), initial=0.0) / (size or 1.0))
+
+    return max(jax.tree.leaves(jax.tree.map(one, got, expected)))
