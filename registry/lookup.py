@@ -23,7 +23,7 @@ def names(pattern: str = "*", family: str | None = None) -> list[str]:
     Example:
         >>> import registry
         >>> registry.names("scan_*lstm", family="recurrent")
-        ['scan_conv_lstm', 'scan_layer_norm_lstm', 'scan_lstm', 'scan_slstm']
+        ['scan_conv_lstm', 'scan_layer_norm_lstm', 'scan_lstm', 'scan_min_lstm', 'scan_slstm']
     """
     return [entry.name for entry in entries(pattern, family)]
 

@@ -2,7 +2,8 @@
 
 `LAYERS` maps a registered name to the fields of its `registry.Spec`; `factory` is the import path
 `"module:attribute"` of the class, resolved when the layer is built or looked at closely.
-Shapes: T time, *batch any batch axes, D input features, H hidden features, P projected features.
+Shapes: T time, *batch any batch axes, D input features, H hidden features, P projected features,
+N state features.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,14 @@ _SLSTM_CARRY = {
 _TIMED_CARRY = {
     "inputs": "carry (*batch, H) or None, xs (T, *batch, D), intervals (T, *batch) or None",
     "outputs": _ARRAY_CARRY["outputs"],
+}
+_COMPLEX_CARRY = {
+    "inputs": "carry (re, im), each (*batch, N), or None, xs (T, *batch, D)",
+    "outputs": "carry (re, im), ys (T, *batch, H)",
+}
+_TIMED_COMPLEX_CARRY = {
+    "inputs": f"{_COMPLEX_CARRY['inputs']}, intervals (T, *batch) or None",
+    "outputs": _COMPLEX_CARRY["outputs"],
 }
 _CONV_LSTM_CARRY = {
     "inputs": "carry (c, h), each (*batch, *space, H), or None, xs (T, *batch, *space, C)",
@@ -58,6 +67,7 @@ _LSTM_PAPERS = (
     "Sak, Senior and Beaufays, 2014, LSTM Based RNN Architectures, arXiv:1402.1128 (projection)",
 )
 _GRU_PAPER = "Cho et al., 2014, Learning Phrase Representations using RNN, arXiv:1406.1078"
+_MINIMAL_PAPER = "Feng et al., 2024, Were RNNs All We Needed?, arXiv:2410.01201"
 _LAYER_NORM_PAPER = "Ba, Kiros and Hinton, 2016, Layer Normalization, arXiv:1607.06450"
 
 BuiltInName = Literal[
@@ -77,6 +87,11 @@ BuiltInName = Literal[
     "scan_cfc",
     "scan_conv_lstm",
     "scan_conv_gru",
+    "scan_min_gru",
+    "scan_min_lstm",
+    "scan_lru",
+    "scan_s5",
+    "scan_rg_lru",
     "bidirectional",
     "stack",
 ]
@@ -175,6 +190,33 @@ LAYERS: dict[str, dict[str, Any]] = {
         "Convolutional GRU, reset before the product.",
         "Ballas et al., 2016, Delving Deeper into Convolutional Networks, arXiv:1511.06432",
         carry=_CONV_CARRY,
+    ),
+    "scan_min_gru": _leaf(
+        "min_gru:ScanMinGRU",
+        "Minimal GRU whose gate and candidate see the input alone: a linear recurrence.",
+        _MINIMAL_PAPER,
+    ),
+    "scan_min_lstm": _leaf(
+        "min_lstm:ScanMinLSTM",
+        "Minimal LSTM whose gates see the input alone and add up to one: a linear recurrence.",
+        _MINIMAL_PAPER,
+    ),
+    "scan_lru": _leaf(
+        "lru:ScanLRU",
+        "Linear recurrent unit: a complex diagonal state, initialised on a ring.",
+        "Orvieto et al., 2023, Resurrecting Recurrent Neural Networks, arXiv:2303.06349",
+        carry=_COMPLEX_CARRY,
+    ),
+    "scan_s5": _leaf(
+        "s5:ScanS5",
+        "Simplified state space layer: a continuous-time state, held over steps of learned length.",
+        "Smith, Warrington and Linderman, 2023, Simplified State Space Layers, arXiv:2208.04933",
+        carry=_TIMED_COMPLEX_CARRY,
+    ),
+    "scan_rg_lru": _leaf(
+        "rg_lru:ScanRGLRU",
+        "Real-gated linear recurrent unit of Griffin: gates that see the input alone.",
+        "De et al., 2024, Griffin: Mixing Gated Linear Recurrences, arXiv:2402.19427",
     ),
     "bidirectional": {
         "factory": "zoo.recurrent:build_bidirectional",

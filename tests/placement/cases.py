@@ -22,6 +22,8 @@ LAYERS = {
     "heads": {"name": "scan_slstm", "features": H, "heads": 2},
     "diagonal": {"name": "scan_indrnn", "features": H},
     "intervals": {"name": "scan_cfc", "features": H, "backbone_features": H},
+    "linear": {"name": "scan_min_gru", "features": H},
+    "complex": {"name": "scan_lru", "features": H},
     "bidirectional": {"name": "bidirectional", "layer": {"name": "scan_gru", "features": H}},
     "stack": {"name": "stack", "num_layers": DEPTH, "layer": {"name": "scan_gru", "features": H}},
 }
@@ -143,7 +145,10 @@ def run(case: Case) -> dict[str, Any]:
     if kernels:
         names = KERNELS[kernels]
         options["kernel_init"] = nn.with_partitioning(default_kernel_init, names)
-        options["recurrent_kernel_init"] = nn.with_partitioning(initializers.orthogonal(), names)
+        if case.layer not in ("linear", "complex"):
+            options["recurrent_kernel_init"] = nn.with_partitioning(
+                initializers.orthogonal(), names
+            )
     layer = build(case, **options)
     boxed = jax.eval_shape(lambda: layer.init(jax.random.key(0), None, xs))
     placed = jax.tree.map(jax.device_put, variables, nn.unbox(nn.get_sharding(boxed, mesh)))

@@ -11,6 +11,7 @@ import numpy as np
 
 import registry
 from zoo.recurrent import RecurrentLayer, scanned
+from zoo.recurrent.cell import LinearCell
 
 from . import reference
 
@@ -22,6 +23,12 @@ class Leaf(NamedTuple):
     options: dict[str, Any]
     step: Callable[..., Any]
 
+    @property
+    def implementations(self) -> tuple[str, ...]:
+        """Those that the layer has."""
+        linear = isinstance(self.build().cell, LinearCell)
+        return ("scan", "fused", "parallel") if linear else ("scan", "fused")
+
     def build(self, **options: Any) -> RecurrentLayer:
         return registry.build(self.name, **{"features": 4, **self.options, **options})
 
@@ -29,7 +36,7 @@ class Leaf(NamedTuple):
 def _leaf(name: str, **options: Any) -> Leaf:
     step = reference.STEPS.get(name)
     if step is None:
-        step = reference.step_of(registry.build(name, features=4, **options))
+        step = reference.step_of(registry.build(name, **{"features": 4, **options}))
     return Leaf(name, options, reference.mgu_without_reset if "reset_gate" in options else step)
 
 
@@ -52,6 +59,9 @@ LEAVES: dict[str, Leaf] = {
     "mgu without reset gate": _leaf("scan_mgu", reset_gate=False),
     "gru without bias": _leaf("scan_gru", use_bias=False),
     "layer norm lstm projected": _leaf("scan_layer_norm_lstm", projection=3, use_bias=False),
+    "min gru positive": Leaf("scan_min_gru", {"candidate": "positive"}, reference.min_gru_positive),
+    "lru with more states": _leaf("scan_lru", state_features=5),
+    "rg lru with blocks": _leaf("scan_rg_lru", heads=2, features=6),
 }
 HEADS: dict[str, Leaf] = {
     f"{name} with heads": leaf._replace(options={**leaf.options, "heads": 2, "features": 6})
@@ -64,7 +74,7 @@ STRUCTURES: dict[str, Leaf] = {
     name: LEAVES[name]
     for name in (
         *("gru", "lstm projected", "simplified gru", "layer norm lstm", "slstm", "indrnn", "cfc"),
-        "lstm with peepholes and coupled gates",
+        *("lstm with peepholes and coupled gates", "min gru", "s5", "rg lru"),
     )
 }
 

@@ -136,6 +136,74 @@ def cfc(
     return (f1 * (1 - s) + s * f2,)
 
 
+def min_gru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    z = sigmoid(product(p, "iz", x))
+    return ((1 - z) * h + z * product(p, "in", x),)
+
+
+def min_gru_positive(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    z, n = sigmoid(product(p, "iz", x)), product(p, "in", x)
+    return ((1 - z) * h + z * np.where(n >= 0, n + 0.5, sigmoid(n)),)
+
+
+def min_lstm(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    i, f = sigmoid(product(p, "ii", x)), sigmoid(product(p, "if", x))
+    return (f / (f + i) * h + i / (f + i) * product(p, "ig", x),)
+
+
+def lru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    re, im = carry
+    factor = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
+    added = np.exp(p["gamma_log"]) * (product(p, "B_re", x) + 1j * product(p, "B_im", x))
+    s = factor * (re + 1j * im) + added
+    return s.real, s.imag
+
+
+def s5(
+    p: Params, carry: tuple[Array, ...], x: Array, elapsed: float | Array = 1.0
+) -> tuple[Array, ...]:
+    re, im = carry
+    eigenvalue = p["Lambda_re"] + 1j * p["Lambda_im"]
+    factor = np.exp(eigenvalue * np.exp(p["log_step"]) * elapsed)
+    added = product(p, "B_re", x) + 1j * product(p, "B_im", x)
+    s = factor * (re + 1j * im) + (factor - 1) / eigenvalue * added
+    return s.real, s.imag
+
+
+def rg_lru(p: Params, carry: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    (h,) = carry
+    x = product(p, "in", x) if "in" in p else x
+    r, i = sigmoid(product(p, "ia", x)), sigmoid(product(p, "ix", x))
+    a = np.exp(-8 * np.logaddexp(0.0, p["Lambda"]) * r)
+    return (a * h + np.sqrt(1 - a**2) * i * x,)
+
+
+def real_part(p: Params, carry: tuple[Array, ...], x: Array) -> Array:
+    """Re(C s) + D x."""
+    re, im = carry
+    skip = p["D"] * x if hasattr(p["D"], "shape") else product(p, "D", x)
+    return product(p, "C_re", re) - product(p, "C_im", im) + skip
+
+
+def twice_real_part(p: Params, carry: tuple[Array, ...], x: Array) -> Array:
+    """2 Re(C s) + D x."""
+    zero = tuple(0 * c for c in carry)
+    return 2 * real_part(p, carry, x) - real_part(p, zero, x)
+
+
+# What is put out, where that is not the last array of the carry.
+READ: dict[str, Callable[..., Array]] = {"lru": real_part, "s5": twice_real_part}
+
+
+def put_out(step: Callable[..., Any], p: Params, carry: tuple[Array, ...], x: Array) -> Array:
+    """What a step puts out with the carry after it."""
+    read = READ.get(step.__name__)
+    return carry[-1] if read is None else read(p, carry, x)
+
+
 STEPS: dict[str, Callable[..., tuple[Array, ...]]] = {
     "scan_gru": gru,
     "scan_layer_norm_gru": gru,
@@ -151,6 +219,11 @@ STEPS: dict[str, Callable[..., tuple[Array, ...]]] = {
     "scan_ugrnn": ugrnn,
     "scan_janet": janet,
     "scan_cfc": cfc,
+    "scan_min_gru": min_gru,
+    "scan_min_lstm": min_lstm,
+    "scan_lru": lru,
+    "scan_s5": s5,
+    "scan_rg_lru": rg_lru,
 }
 
 
@@ -246,7 +319,7 @@ def run(
             after = mixed(zoneout, entered, after)
         carry = pick(taken, after, carry)
         history[t] = carry
-        ys[t] = np.where(taken[..., None], after[-1], 0.0)
+        ys[t] = np.where(taken[..., None], put_out(step, p, carry, xs[t]), 0.0)
     return Run(carry, np.stack(ys), history, first)
 
 

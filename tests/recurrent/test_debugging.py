@@ -1,6 +1,7 @@
 """Nothing of ours shows in JAX's modes for debugging, in any layer and under any conditions."""
 
 import contextlib
+import functools
 import itertools
 
 import flax.linen as nn
@@ -25,8 +26,11 @@ CONDITIONS = {
 }
 LAYERS = {
     **{
-        name: lambda leaf=leaf: leaf.build(implementation="fused")
+        name if how == "fused" else f"{name}, {how}": functools.partial(
+            leaf.build, implementation=how
+        )
         for name, leaf in STRUCTURES.items()
+        for how in leaf.implementations[1:]
     },
     "gru, scan": lambda: registry.build("scan_gru", features=4, implementation="scan"),
     "gru, checkpoints": lambda: registry.build("scan_gru", features=4, checkpoint_every=2),

@@ -65,7 +65,7 @@ def assert_as_plain(leaf, mode, compiled, conditions, **options):
     with jax.enable_x64(True):
         xs = some((5, 3, 2), 0, jnp.float64)
         found = []
-        for implementation in ("fused", "scan"):
+        for implementation in STRUCTURES[leaf].implementations:
             layer = STRUCTURES[leaf].build(
                 implementation=implementation,
                 param_dtype=jnp.float64,
@@ -88,8 +88,10 @@ def assert_as_plain(leaf, mode, compiled, conditions, **options):
                 return mode(loss, variables, xs, *along)
 
             found.append(jax.jit(differentiate)() if compiled else differentiate())
-        assert max(jnp.abs(x).max() for x in jax.tree.leaves(found[1])) > 1e-3
-        assert_close(*found, 1e-9)
+        expected, *others = found
+        assert max(jnp.abs(x).max() for x in jax.tree.leaves(expected)) > 1e-3
+        for got in others:
+            assert_close(got, expected, 1e-9)
 
 
 def some_slow(names, quick):
@@ -109,6 +111,13 @@ def test_every_layer(leaf, mode, compiled, conditions):
 def test_modes_of_modes(mode, options):
     conditions = CONDITIONS["lengths and resets"]
     assert_as_plain("gru", MORE_MODES[mode], True, conditions, **OPTIONS[options])
+
+
+@pytest.mark.parametrize("options", some_slow(OPTIONS, ()))
+@pytest.mark.parametrize("mode", MORE_MODES)
+def test_modes_of_modes_of_a_linear_recurrence(mode, options):
+    conditions = CONDITIONS["lengths and resets"]
+    assert_as_plain("s5", MORE_MODES[mode], True, conditions, **OPTIONS[options])
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -10,7 +10,11 @@ from .layers import LEAVES, STRUCTURES, some, variables_of
 
 D = 4
 OPTIONS = {
-    **{f"{name}, fused": (name, {"implementation": "fused"}) for name in STRUCTURES},
+    **{
+        f"{name}, {how}": (name, {"implementation": how})
+        for name, leaf in STRUCTURES.items()
+        for how in leaf.implementations[1:]
+    },
     "gru, scan": ("gru", {"implementation": "scan"}),
     "gru, fused, checkpoints": ("gru", {"implementation": "fused", "checkpoint_every": 2}),
     "gru, scan, checkpoints": ("gru", {"implementation": "scan", "checkpoint_every": 2}),

@@ -116,6 +116,9 @@ KINDS = {
     takes.positive_int: (SIZE, REQUIRED_POSITIVE),
     takes.positive_int_or_none: (OPTIONAL_SIZE, POSITIVE),
     takes.finite: (GOOD["forget_bias"], NUMBER),
+    takes.finite_not_negative: (GOOD["epsilon"], BAD["epsilon"]),
+    takes.finite_positive: ([0.05, np.float32(0.0625)], [*NUMBER, 0, -1e-6]),
+    takes.radius: ([0.5, 1, np.float32(1.0)], [*NUMBER, 0, -1e-6, 1.5]),
     takes.rate: (RATES, RATE),
 }
 
@@ -135,7 +138,9 @@ def values(name, option):
 def divisible(name):
     """Whether a layer has recurrent kernels that can be cut into heads."""
     cell = build(name).cell
-    return cell.hidden and not any(k.diagonal or k.window for k in cell.declare().values())
+    kinds = cell.declare().values()
+    multiplied = [k for k in kinds if k.source != "none"]
+    return cell.hidden and not any(k.diagonal or k.window for k in multiplied)
 
 
 REQUIRED = {

@@ -140,6 +140,39 @@ GOLDEN = {
         | {f"h{gate}/kernel": (5, H, H) for gate in "rzn"}
         | vectors("bias", "ir", "iz", "in"),
     ),
+    "scan_min_gru": ({}, kernels(D, "iz", "in") | vectors("bias", "iz", "in")),
+    "scan_min_gru, positive": (
+        {"candidate": "positive", "use_bias": False},
+        kernels(D, "iz", "in"),
+    ),
+    "scan_min_lstm": ({}, kernels(D, "ii", "if", "ig") | vectors("bias", "ii", "if", "ig")),
+    "scan_lru": (
+        {"state_features": 6},
+        {name: (6,) for name in ("nu_log", "theta_log", "gamma_log")}
+        | {"B_re/kernel": (D, 6), "B_im/kernel": (D, 6)}
+        | kernels(6, "C_re", "C_im")
+        | kernels(D, "D"),
+    ),
+    "scan_lru, learned carry": (
+        {"learned_carry": True},
+        {name: (H,) for name in ("nu_log", "theta_log", "gamma_log", "initial_re", "initial_im")}
+        | kernels(D, "B_re", "B_im", "D")
+        | kernels(H, "C_re", "C_im"),
+    ),
+    "scan_s5": (
+        {"state_features": 6},
+        {name: (6,) for name in ("Lambda_re", "Lambda_im", "log_step")}
+        | {"B_re/kernel": (D, 6), "B_im/kernel": (D, 6)}
+        | kernels(6, "C_re", "C_im")
+        | kernels(D, "D"),
+    ),
+    "scan_rg_lru": (
+        {"heads": 2},
+        kernels(D, "in")
+        | {f"{name}/kernel": (2, H // 2, H // 2) for name in ("ia", "ix")}
+        | vectors("bias", "ia", "ix")
+        | {"Lambda": (H,)},
+    ),
     "bidirectional": (
         {"layer": "scan_elman"},
         under("forward", kernels(D, "i") | kernels(H, "h") | vectors("bias", "i"))

@@ -23,6 +23,8 @@ def outcomes():
     layers = {
         "gru": LEAVES["gru"].build(implementation="fused"),
         "lstm projected": LEAVES["lstm projected"].build(implementation="fused"),
+        "lru": LEAVES["lru"].build(implementation="fused"),
+        "min gru": LEAVES["min gru"].build(implementation="parallel"),
         "checkpointed": registry.build("scan_lstm", features=4, checkpoint_every=3),
         "stack": registry.build("stack", layer="scan_gru", features=4, num_layers=3),
         "scanned": scanned(nn.GRUCell)(features=4),

@@ -172,7 +172,7 @@ def test_the_table_has_a_line_per_name(capsys):
 
 
 def test_the_table_takes_a_pattern_and_a_family(capsys):
-    _, out, _ = run(capsys, "--pattern=scan_m*")
+    _, out, _ = run(capsys, "--pattern=scan_mg*")
     assert [line.split()[0] for line in out.splitlines()] == ["name", "scan_mgu"]
     _, out, _ = run(capsys, "--family=fakes")
     assert [line.split()[0] for line in out.splitlines()] == ["name", "acme.fake"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ class Kernel:
 
     Attributes:
       source: "input" (kernel of shape (D, width)), "state" ((width of h, width)) or "none"
-        (no kernel, only what is listed below).
+        (no kernel, only what is listed below; with ``diagonal``, a vector that multiplies nothing
+        by itself and is never rounded to the dtype of products).
       width: number of columns.
       bias: whether it owns a bias of shape (width,).
       bias_shift: what is added to the bias when it is initialised; one number, or one per column.
@@ -81,8 +82,14 @@ class Cell:
     starts: ClassVar[Mapping[str, float]] = {}
     """Arrays of the carry that start from this number where no ``carry_init`` was asked for."""
 
+    at_least: ClassVar[tuple[str, ...]] = ()
+    """Dtypes that sums and the state's arithmetic are at least as wide as."""
+
     reads_intervals: ClassVar[bool] = False
     """Whether the last feature of what ``project`` gets is the step's elapsed time."""
+
+    needs_intervals: ClassVar[bool] = True
+    """Whether that feature is there, as ones, where a call says nothing of elapsed time."""
 
     @property
     def feature_axes(self) -> int:
@@ -93,6 +100,11 @@ class Cell:
     def widths(self) -> tuple[int, ...]:
         """The width of every array of the carry, in the order of ``carry_names``."""
         return (self.features,) * len(self.carry_names)
+
+    @property
+    def output_width(self) -> int:
+        """The width of what a step puts out: of the last array of the carry."""
+        return self.widths[-1]
 
     def space(self, inputs: tuple[int, ...]) -> tuple[int, ...]:
         """The axes of the carry between batch and width, from those of an input."""
@@ -110,6 +122,10 @@ class Cell:
             return table
         blocks = {name: dataclasses.replace(table[name], heads=self.heads) for name in self.hidden}
         return table | blocks
+
+    def kernels_for(self, inputs: int) -> dict[str, Kernel]:
+        """The kernels of a layer whose inputs have ``inputs`` features."""
+        return self.kernels
 
     @property
     def products(self) -> tuple[tuple[str, ...], ...]:
@@ -140,8 +156,102 @@ class Cell:
         """Takes one step from ``carry`` with the input projections ``u``."""
         raise NotImplementedError
 
+    def output(
+        self, product: Product, carry: Carry, u: Projected, weights: Weights
+    ) -> jax.Array | None:
+        """What steps put out, of the carry after them; None where that is its last array."""
+        return None
+
     def zone_out(self, keep: Carry | float, old: Carry, new: Carry) -> Carry:
         """Keeps the old carry where ``keep`` is True, or that share of it where it is a number."""
         if isinstance(keep, tuple):
             return jax.tree.map(jnp.where, keep, old, new)
         return tuple(keep * o + (1 - keep) * n for o, n in zip(old, new, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearCell(Cell):
+    """A cell whose carry changes by ``a * carry + b``, feature by feature.
+
+    A subclass says what a and b are (``elements``), which depend on the inputs alone; if ys is not
+    the last array of the carry, what it is (``read``); and if kernels multiply the carry for it,
+    their products (``project_state``). ``step`` follows. Because nothing else of a step needs the
+    carry, an engine is free in how it runs many of them.
+    """
+
+    complex_pair: ClassVar[bool] = False
+    """Whether the two arrays of the carry are the real and the imaginary part of one."""
+
+    at_least: ClassVar[tuple[str, ...]] = ("float32",)
+
+    def elements(self, u: Projected, weights: Weights) -> tuple[Carry, Carry]:
+        """What multiplies the carry of every step, and what is added to it.
+
+        Args:
+          u: what ``project`` returned for any number of steps, arrays (..., width).
+          weights: the parameters by name.
+
+        Returns:
+          a and b, each a tuple with an array (..., width) for every array of the carry, or that
+          array where there is one only. What a holds may be of shape (width,), the same for all.
+        """
+        raise NotImplementedError
+
+    def project_state(self, product: Product, carry: Carry, weights: Weights) -> Projected:
+        """Multiplies carries by kernels, for ``read`` to find them in ``u``; here, by none."""
+        return {}
+
+    def read(self, carry: Carry, u: Projected, weights: Weights) -> jax.Array:
+        """What ys is made of after steps: of their carries and of their projections."""
+        return carry[-1]
+
+    def output(
+        self, product: Product, carry: Carry, u: Projected, weights: Weights
+    ) -> jax.Array | None:
+        """What ``read`` returns; None where that is the last array of the carry."""
+        if type(self).read is LinearCell.read:
+            return None
+        return self.read(carry, {**u, **self.project_state(product, carry, weights)}, weights)
+
+    def pairs(self, u: Projected, weights: Weights) -> tuple[Carry, Carry]:
+        """``elements`` as tuples."""
+        a, b = self.elements(u, weights)
+        return _as_tuple(a), _as_tuple(b)
+
+    def times(self, a: Carry, b: Carry) -> Carry:
+        """The product of factors or states, one of which may be the same for all steps."""
+        return times(a, b, self.complex_pair)
+
+    def step(self, recur: Product, carry: Carry, u: Projected, weights: Weights) -> Carry:
+        """Takes one step."""
+        a, b = self.pairs(u, weights)
+        return tuple(jax.tree.map(jnp.add, self.times(a, carry), b))
+
+    def zone_out(self, keep: Carry | float, old: Carry, new: Carry) -> Carry:
+        """Keeps a complex number whole, or not at all."""
+        if self.complex_pair and isinstance(keep, tuple):
+            keep = (keep[0],) * len(keep)
+        return super().zone_out(keep, old, new)
+
+
+def times(a: Carry, b: Carry, complex_pair: bool) -> Carry:
+    """The product of tuples of arrays, array by array, or of two complex numbers (re, im).
+
+    An array of fewer axes is the same for what it lacks.
+    """
+    a, b = zip(*map(_alike, a, b), strict=True)
+    if not complex_pair:
+        return tuple(x * y for x, y in zip(a, b, strict=True))
+    (re, im), (other_re, other_im) = a, b
+    return re * other_re - im * other_im, re * other_im + im * other_re
+
+
+def _alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if a.ndim == b.ndim:
+        return a, b
+    shape = a.shape if a.ndim > b.ndim else b.shape
+    return jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape)
+
+
+def _as_tuple(x: Any) -> Carry:
+    return tuple(x) if isinstance(x, tuple | list) else (x,)

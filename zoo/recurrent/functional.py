@@ -1,8 +1,13 @@
-"""The simplified GRU as three plain functions, and a GRU's final state from a seed."""
+"""Layers as plain functions: the simplified GRU, a GRU's final state, a linear recurrence."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from zoo.recurrent.call import conditions, dtypes, element_checks
+from zoo.recurrent.cell import times
+from zoo.recurrent.engine.recurrence import Recurrence, recurrence, runs_as_tree
 from zoo.recurrent.layers.gru import ScanGRU
 
 Params = dict[str, jax.Array]
@@ -109,3 +114,94 @@ def scan_rnn_forward(seed: int, x: jax.Array, hidden: int) -> jax.Array:
     layer = ScanGRU(features=hidden)
     variables = layer.init(jax.random.PRNGKey(seed), None, x)
     return layer.apply(variables, None, x)[0]
+
+
+def linear_recurrence(
+    a: jax.Array,
+    b: jax.Array,
+    initial: jax.Array | None = None,
+    *,
+    resets: jax.Array | None = None,
+    axis: int = 0,
+    reverse: bool = False,
+) -> jax.Array:
+    r"""Runs ``h' = a * h + b``, element by element, over the time axis of ``a`` and ``b``.
+
+    What a layer of linear recurrences does with elements of its own, for those who bring theirs.
+    On CPU it is a loop over time, elsewhere a tree (``jax.lax.associative_scan``); both have one
+    hand-written derivative, forwards and backwards.
+
+    Args:
+      a: what multiplies h at every step; real or complex, of the shape of b.
+      b: what is added at every step; real or complex.
+      initial: h before the first step, of the shape of b without its time axis; None for zero.
+      resets: bool, of the shape of b, or of b without its last axis. Where True, h is replaced by
+        ``initial`` before that step is taken. An element is NaN from a non-finite a or b until its
+        next reset, which neither values nor gradients of later steps feel.
+      axis: where time is.
+      reverse: whether time runs backwards; what is returned stays in the order of b.
+
+    Returns:
+      h after every step, of the shape of b and of the common dtype of a, b and initial. It is
+      computed in float32 at least.
+
+    Raises:
+      TypeError: something is no array, or of another dtype.
+      ValueError: a shape does not fit, or there is no such axis.
+
+    Example:
+      >>> linear_recurrence(jnp.full(4, 0.5), jnp.ones(4))
+      Array([1.   , 1.5  , 1.75 , 1.875], dtype=float32)
+      >>> resets = jnp.array([False, False, True, False])
+      >>> linear_recurrence(jnp.full(4, 0.5), jnp.ones(4), resets=resets)
+      Array([1. , 1.5, 1. , 1.5], dtype=float32)
+    """
+    a, b, initial, resets, axis = element_checks.elements(a, b, initial, resets, axis)
+    kind = element_checks.common_dtype(a, b, initial)
+    if b.shape[axis] == 0:
+        return b.astype(kind)
+    if initial is None:
+        initial = jnp.zeros_like(b, shape=b.shape[:axis] + b.shape[axis + 1 :])
+    a, b = jnp.moveaxis(a, axis, 0), jnp.moveaxis(b, axis, 0)
+    pair = jnp.issubdtype(kind, jnp.complexfloating)
+
+    def parts(x: jax.Array) -> tuple[jax.Array, ...]:
+        x = x.astype(kind)
+        own = (x.real, x.imag) if pair else (x,)
+        return tuple(part.astype(dtypes.promote(part.dtype, jnp.float32)) for part in own)
+
+    factors, added, start = parts(a), parts(b), parts(initial)
+    bad = None
+    if resets is not None:
+        if resets.ndim < b.ndim:
+            resets = resets[..., None]
+        resets = jnp.broadcast_to(jnp.moveaxis(resets, axis, 0), b.shape)
+        bad = conditions.since_reset(
+            ~(jnp.isfinite(a) & jnp.isfinite(b)), resets, ~jnp.isfinite(initial), reverse
+        )
+        factors, added, start = _with_resets(factors, added, start, resets, bad, pair)
+    how = Recurrence(
+        reverse=reverse,
+        associative=runs_as_tree(),
+        complex_pair=pair,
+        resets=resets is not None,
+    )
+    h = conditions.poison(recurrence(how, factors, added, start), bad)
+    h = jax.lax.complex(*h) if pair else h[0]
+    return jnp.moveaxis(h.astype(kind), 0, axis)
+
+
+def _with_resets(
+    a: Any, b: Any, start: Any, resets: jax.Array, bad: jax.Array, pair: bool
+) -> tuple[Any, Any, Any]:
+    """Elements that do resets, and a start, without what is not finite before the next reset."""
+
+    def pick(where: jax.Array, yes: Any, no: Any) -> Any:
+        return tuple(jnp.where(where, x, y) for x, y in zip(yes, no, strict=True))
+
+    zeros = jax.tree.map(jnp.zeros_like, b)
+    a, b = pick(bad, zeros, a), pick(bad, zeros, b)
+    every = tuple(jnp.broadcast_to(x[None], own.shape) for x, own in zip(start, b, strict=True))
+    anew = tuple(map(jnp.add, times(a, every, pair), b))
+    whole = tuple(jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in start)
+    return pick(resets, zeros, a), pick(resets & ~bad, anew, b), whole

@@ -102,12 +102,12 @@ def resolve(
         bad = bad & valid
     finite = [jnp.all(jnp.isfinite(x), axis=features) for x in jax.tree.leaves(start)]
     bad_start = ~jnp.stack(finite).all(axis=0)
-    poisoned = _since_reset(bad, resets, bad_start, reverse)
+    poisoned = since_reset(bad, resets, bad_start, reverse)
     last = poisoned[0] if reverse else poisoned[-1]
     return Steps(valid, resets, poisoned, last)
 
 
-def _since_reset(
+def since_reset(
     bad: jax.Array, resets: jax.Array, bad_start: jax.Array, reverse: bool
 ) -> jax.Array:
     """Whether anything bad has happened since the last reset, (T, *batch)."""

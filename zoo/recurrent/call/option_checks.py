@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import registry
+from zoo.recurrent.cell import LinearCell
+
 Check = Callable[[str, Any], Any]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -131,6 +134,31 @@ def finite_not_negative(name: str, value: Any) -> float:
     return float(value)
 
 
+def finite_positive(name: str, value: Any) -> float:
+    """Requires a finite number > 0.
+
+    Raises:
+      TypeError: it is no number.
+      ValueError: it is NaN, infinite, zero or negative.
+    """
+    if finite(name, value) <= 0:
+        raise refusal(ValueError, name, "a finite number > 0", value)
+    return float(value)
+
+
+def radius(name: str, value: Any) -> float:
+    """Requires a number in (0, 1].
+
+    Raises:
+      TypeError: it is no number.
+      ValueError: it is not in there.
+    """
+    if finite_positive(name, value) > 1:
+        cure = "An eigenvalue beyond 1 would make the state grow without bounds."
+        raise refusal(ValueError, name, "a number in (0, 1]", value, cure)
+    return float(value)
+
+
 def one_of(*choices: str | None) -> Check:
     """Requires one of ``choices``."""
 
@@ -140,6 +168,33 @@ def one_of(*choices: str | None) -> Check:
         return value
 
     return check
+
+
+def implementation(*choices: str) -> Check:
+    """Requires one of ``choices``; says whose option another implementation is.
+
+    Raises:
+      ValueError: it is none of them.
+    """
+    check = one_of(*choices)
+
+    def chosen(name: str, value: Any) -> Any:
+        if value == "parallel" and value not in choices:
+            cure = (
+                "Only linear recurrences run in parallel over time, as those of "
+                f"{', '.join(_linear())} do: the steps of this layer need the state before them."
+            )
+            raise refusal(ValueError, name, f"one of {', '.join(map(repr, choices))}", value, cure)
+        return check(name, value)
+
+    return chosen
+
+
+def _linear() -> list[str]:
+    """The built-in layers that are linear recurrences."""
+    kinds = {name: registry.spec(name).factory for name in registry.names("scan_*")}
+    cells = {name: getattr(kind, "cell_class", None) for name, kind in kinds.items()}
+    return [name for name, cell in cells.items() if cell and issubclass(cell, LinearCell)]
 
 
 def function_or_one_of(*choices: str | None) -> Check:

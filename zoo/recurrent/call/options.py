@@ -65,7 +65,7 @@ _ROWS = (
         "implementation",
         f"one of {', '.join(IMPLEMENTATIONS)}",
         "how the time loop is run.",
-        takes.one_of(*IMPLEMENTATIONS),
+        takes.implementation(*IMPLEMENTATIONS),
     ),
     Option("heads", _INT, "blocks of the recurrent kernels.", takes.positive_int),
     Option("peepholes", _BOOL, "whether gates see the cell state.", takes.boolean),
@@ -93,7 +93,8 @@ TABLE: dict[str, Option] = {row.name: row for row in _ROWS}
 
 def table(layer: type[nn.Module]) -> Mapping[str, Option]:
     """What is known of the options of a layer's class: the table, and what the class adds to it."""
-    return TABLE | {row.name: row for row in getattr(layer, "own_options", ())}
+    own = (row for base in reversed(layer.__mro__) for row in vars(base).get("own_options", ()))
+    return TABLE | {row.name: row for row in own}
 
 
 def check(layer: nn.Module, names: Iterable[str] | None = None) -> None:

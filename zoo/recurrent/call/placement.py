@@ -12,12 +12,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from zoo.recurrent.cell import Carry, Weights
 
 # From weights, fixed, start (*batch, width), xs (T, *batch, D) and signals, see ``Engine.run``, to
-# the last carry and that after every step (T, *batch, width).
-Run = Callable[..., tuple[Carry, Carry]]
+# the last carry, that after every step (T, *batch, width), and what every step puts out, or None.
+Run = Callable[..., tuple[Carry, Carry, Any]]
 
 # Where the batch axes of a run's arguments and results begin.
 _ARGUMENTS = (None, 0, 0, 1, 1)
-_RESULTS = (0, 1)
+_RESULTS = (0, 1, 1)
 _XS = 3
 
 
@@ -92,7 +92,7 @@ def _by_devices(run: Run, feature_axes: int) -> Run:
     loop, where parameters were marked as varying (``mark_varying``).
     """
 
-    def advance(*arguments: Any) -> tuple[Carry, Carry]:
+    def advance(*arguments: Any) -> tuple[Carry, Carry, Any]:
         sharding = jax.typeof(arguments[_XS]).sharding
         batch = sharding.spec[1:-feature_axes]
         axes = set(_mesh_axes(batch))
@@ -123,7 +123,7 @@ def _in_parts(run: Run, feature_axes: int) -> Run:
     the loop, so that devices have nothing to tell each other before. Kernels are not copied.
     """
 
-    def advance(*arguments: Any) -> tuple[Carry, Carry]:
+    def advance(*arguments: Any) -> tuple[Carry, Carry, Any]:
         parts = _parts(arguments[_XS], feature_axes)
         if parts == 1:
             return run(*arguments)
@@ -182,7 +182,8 @@ def _free_features(run: Run, feature_axes: int) -> Run:
             sharding = jax.typeof(x).sharding
             return NamedSharding(sharding.mesh, PartitionSpec(*leading, *sharding.spec))
 
-        out = tuple(placed(x) for x in start), tuple(placed(x, None) for x in start)
+        every = tuple(placed(x, None) for x in start)
+        out = tuple(placed(x) for x in start), every, every[-1]
         free: Any = jax.sharding.auto_axes(run, axes=tuple(sorted(axes)), out_sharding=out)
         return free(weights, fixed, start, xs, signals)
 

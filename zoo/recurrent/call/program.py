@@ -76,7 +76,8 @@ def run(
     first = start
     # Cast first: what is finite in float32 may not be so in float16.
     xs = xs.astype(engine.dtype)
-    if step.cell.reads_intervals:
+    timed = step.cell.reads_intervals and (step.cell.needs_intervals or intervals is not None)
+    if timed:
         # A feature more, so that it is cleaned, differentiated and cut into blocks as inputs are.
         elapsed = jnp.ones_like(xs[..., 0]) if intervals is None else intervals.astype(xs.dtype)
         xs = jnp.concatenate([xs, elapsed[..., None]], axis=-1)
@@ -97,12 +98,12 @@ def run(
     if program.truncate_every is not None:
         signals["cut"] = conditions.cuts(xs.shape[0], program.truncate_every, engine.reverse)
     if dropout_key is not None:
-        xs = _draw_dropouts(program, dropout_key, xs, start, signals, fixed)
+        xs = _draw_dropouts(program, dropout_key, xs, timed, start, signals, fixed)
 
     advance = placement.over_devices(functools.partial(engine.run, step), program.feature_axes)
-    final, after = advance(weights, fixed, start, xs, signals)
+    final, after, ys = advance(weights, fixed, start, xs, signals)
     final = conditions.poison(final, known.poisoned_carry)
-    ys = conditions.outputs(after[-1].astype(engine.dtype), known)
+    ys = conditions.outputs((after[-1] if ys is None else ys).astype(engine.dtype), known)
     ys = jnp.moveaxis(ys, 0, axis)
     if not program.history:
         return final, ys
@@ -124,14 +125,18 @@ def _draw_dropouts(
     program: Program,
     key: jax.Array,
     xs: jax.Array,
+    timed: bool,
     start: Carry,
     signals: dict[str, Any],
     fixed: dict[str, Any],
 ) -> jax.Array:
-    """Draws every random mask of a call, outside of the time loop; returns the dropped inputs."""
+    """Draws every random mask of a call, outside of the time loop; returns the dropped inputs.
+
+    With ``timed``, the last feature of xs is the elapsed time.
+    """
     for_inputs, for_products, for_zoneout = jax.random.split(key, 3)
     if program.dropout_rate:
-        if program.step.cell.reads_intervals:
+        if timed:
             xs, elapsed = xs[..., :-1], xs[..., -1:]
             dropped = drop(for_inputs, program.dropout_rate, xs)
             xs = jnp.concatenate([dropped, elapsed], axis=-1)

@@ -8,18 +8,24 @@ from typing import Any
 import jax
 from jax.export import is_symbolic_dim
 
-from zoo.recurrent.cell import Carry, Cell
+from zoo.recurrent.cell import Carry, Cell, LinearCell
 from zoo.recurrent.engine import fused as _fused
+from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
+from zoo.recurrent.engine.recurrence import Recurrence
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
+LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
 
 # Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
 # which glibc maps every allocation afresh (docs/performance.md).
 _BLOCK_BYTES = 3 * 2**19
+
+# Of a block's elements in a linear recurrence: a and b as they lie in a core's cache.
+_ELEMENT_BYTES = 2**21
 
 # Platforms where the fused engine was measured to be at least as fast (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu",)
@@ -45,11 +51,13 @@ class Engine:
     dtype: Any
     precision: jax.lax.PrecisionLike
 
-    def chosen(self) -> str:
-        """The implementation that runs: "scan" or "fused"."""
+    def chosen(self, cell: Cell) -> str:
+        """The implementation that runs: "scan", "fused" or "parallel"."""
         if self.implementation != "auto":
             return self.implementation
-        return "fused" if jax.default_backend() in _FUSED_PLATFORMS else "scan"
+        if jax.default_backend() in _FUSED_PLATFORMS:
+            return "fused"
+        return "parallel" if isinstance(cell, LinearCell) else "scan"
 
     def run(
         self,
@@ -59,7 +67,7 @@ class Engine:
         start: Carry,
         xs: jax.Array,
         signals: Mapping[str, Any],
-    ) -> tuple[Carry, Carry]:
+    ) -> tuple[Carry, Carry, jax.Array | None]:
         """Runs ``step`` over time.
 
         Args:
@@ -71,8 +79,40 @@ class Engine:
           signals: conditions of every step, arrays (T, ...), see ``Step``.
 
         Returns:
-          The last carry, and the carry after every step: arrays (T, *batch, width).
+          The last carry; the carry after every step, arrays (T, *batch, width); and what every
+          step puts out, or None where that is the last array of the carry.
         """
+        if not isinstance(step.cell, LinearCell):
+            return self._run(step, weights, fixed, start, xs, signals)
+        # Its carry is as wide as its sums until the run is over.
+        fixed, wide = jax.tree.map(lambda x: x.astype(step.work_dtype), (dict(fixed), start))
+        final, after, ys = self._run(step, weights, fixed, wide, xs, signals)
+        if ys is None and start[-1].dtype != step.work_dtype:
+            ys = after[-1]
+        final, after = (
+            tuple(x.astype(first.dtype) for x, first in zip(carry, start, strict=True))
+            for carry in (final, after)
+        )
+        return final, after, ys
+
+    def _run(
+        self,
+        step: Step,
+        weights: Mapping[str, Mapping[str, jax.Array]],
+        fixed: Mapping[str, Any],
+        start: Carry,
+        xs: jax.Array,
+        signals: Mapping[str, Any],
+    ) -> tuple[Carry, Carry, jax.Array | None]:
+        """``run``, in the implementation that was chosen; one step is one step in all of them."""
+        cell, chosen = step.cell, self.chosen(step.cell)
+        arithmetic = Arithmetic(self.precision, step.work_dtype)
+        alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1
+        if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
+            weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
+            how, length, keep = self._linear_memory(cell, chosen, start, xs.shape[0], signals)
+            plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
+            return _linear.linear(plan, weights, dict(fixed), start, xs, dict(signals))
         weights = {
             name: {
                 leaf: x.astype(self.dtype if leaf == "kernel" else step.work_dtype)
@@ -80,22 +120,37 @@ class Engine:
             }
             for name, own in weights.items()
         }
-        arithmetic = Arithmetic(self.precision, step.work_dtype)
-        if not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1:
-            return _one_step(
-                step, Unstacked(arithmetic, weights), weights, fixed, start, xs, signals
-            )
-        if self.chosen() == "scan":
+        if alone:
+            product = Unstacked(arithmetic, weights)
+            return _one_step(step, product, weights, fixed, start, xs, signals)
+        if chosen == "scan":
             plan = _reference.Plan(
                 step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
             )
             return _reference.scan(plan, weights, fixed, start, xs, signals)
         keep, length = self._memory(step, xs)
-        hoist = _hoists(xs, step.cell)
+        hoist = _hoists(xs, cell)
         plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, self.unroll)
-        stacks = stack_kernels(step.cell, weights)
+        stacks = stack_kernels(cell, weights)
         small = small_weights(weights)
-        return _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
+        out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
+        return *out, None
+
+    def _linear_memory(
+        self, cell: LinearCell, chosen: str, start: Carry, steps: Any, signals: Mapping[str, Any]
+    ) -> tuple[Recurrence, Any, str]:
+        """How a linear recurrence is run in a block, the steps per block, and what is kept."""
+        # How a tree is built follows from T, which is no number where it is exported.
+        tree = chosen == "parallel" and not is_symbolic_dim(steps)
+        how = Recurrence(self.reverse, tree, cell.complex_pair, "reset" in signals, self.unroll)
+        length, row = steps, sum(2 * x.size * x.dtype.itemsize for x in start)
+        if not tree and (is_symbolic_dim(steps) or is_symbolic_dim(row)):
+            length = block_length(steps, 64)
+        elif not tree:
+            length = block_length(steps, max(16, int(_ELEMENT_BYTES // max(row, 1))))
+        if self.checkpoint_every is not None:
+            return how, at_most(length, self.checkpoint_every), "blocks"
+        return how, length, "carries"
 
     def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
         """What the backward pass keeps, and the steps per block, as measured on CPU.
@@ -145,9 +200,10 @@ def _one_step(
     start: Carry,
     xs: jax.Array,
     signals: Mapping[str, Any],
-) -> tuple[Carry, Carry]:
+) -> tuple[Carry, Carry, jax.Array | None]:
     """A sequence of one step (streaming), without a loop."""
     x, now = jax.tree.map(lambda x: x[0], (xs, dict(signals)))
     u = step.cell.project(product, x, weights)
     carry = step(product, start, u, now, fixed, weights)
-    return carry, jax.tree.map(lambda x: x[None], carry)
+    y = step.cell.output(product, carry, u, weights)
+    return carry, *jax.tree.map(lambda x: x[None], (carry, y))

@@ -219,6 +219,55 @@ class Unstacked(Multiplier):
         return tuple(self.arithmetic.multiply_one(a, kernel) for kernel in kernels)
 
 
+class ManySteps(Multiplier):
+    """Multiplies what all steps of a block read, by kernels as they are among the parameters.
+
+    Kernels that are asked for together and of one shape make one product. Those of another dtype
+    than products have are rounded here, so that their gradients are summed over blocks unrounded.
+    """
+
+    def __init__(
+        self, arithmetic: Arithmetic, weights: Weights, dtype: jnp.dtype, by_hand: bool = False
+    ):
+        super().__init__(arithmetic, {})
+        self.weights, self.dtype, self.by_hand = weights, dtype, by_hand
+
+    def products(self, a: jax.Array, group: Group) -> tuple[jax.Array, ...]:
+        """One wide product, or one for each kernel of another shape."""
+        kernels = [self.weights[name]["kernel"].astype(self.dtype) for name in group]
+        if len({kernel.shape for kernel in kernels}) == 1:
+            return self._together(a, kernels)
+        return tuple(y for kernel in kernels for y in self._together(a, [kernel]))
+
+    def _together(self, a: jax.Array, kernels: list[jax.Array]) -> tuple[jax.Array, ...]:
+        stack = jnp.stack(kernels, axis=-2)
+        multiply = _multiplied if self.by_hand else Arithmetic.multiply_stack
+        return apart(multiply(self.arithmetic, a, stack))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _multiplied(arithmetic: Arithmetic, a: jax.Array, stack: jax.Array) -> jax.Array:
+    """``multiply_stack``, with its derivative as ``Arithmetic`` has it."""
+    return arithmetic.multiply_stack(a, stack)
+
+
+def _multiplied_forward(
+    arithmetic: Arithmetic, a: jax.Array, stack: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return arithmetic.multiply_stack(a, stack), (a, stack)
+
+
+def _multiplied_backward(
+    arithmetic: Arithmetic, residuals: tuple[jax.Array, jax.Array], wide: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    a, stack = residuals
+    back = arithmetic.pull_back(wide, transpose_stack(stack)).astype(a.dtype)
+    return back, arithmetic.kernel_gradient(a, wide, stack)
+
+
+_multiplied.defvjp(_multiplied_forward, _multiplied_backward)
+
+
 class StoredSums:
     """Gives back known sums instead of multiplying again.
 

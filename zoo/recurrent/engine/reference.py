@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from zoo.recurrent.cell import Carry
+from zoo.recurrent.cell import Carry, LinearCell
 from zoo.recurrent.convention import TIME
 from zoo.recurrent.engine.blocks import Blocks, at_most
-from zoo.recurrent.engine.products import Arithmetic, Multiplier, stack_kernels
+from zoo.recurrent.engine.products import Arithmetic, Multiplier, Unstacked, stack_kernels
 from zoo.recurrent.engine.step import Step
 
 Tree = Any
@@ -40,20 +40,24 @@ class _OneStep(nn.Module):
     plan: Plan
 
     @nn.compact
-    def __call__(self, carry: Carry, at: tuple[jax.Array, Tree]) -> tuple[Carry, Carry]:
+    def __call__(self, carry: Carry, at: tuple[jax.Array, Tree]) -> tuple[Carry, Tree]:
         x, signals = at
         weights = self.variables["params"]["weights"]
         fixed = self.variables["params"]["fixed"]
-        product = Multiplier(self.plan.arithmetic, stack_kernels(self.plan.step.cell, weights))
-        u = self.plan.step.cell.project(product, x, weights)
-        carry = self.plan.step(product, carry, u, signals, fixed, weights)
-        return carry, carry
+        step, arithmetic = self.plan.step, self.plan.arithmetic
+        if isinstance(step.cell, LinearCell):
+            product = Unstacked(arithmetic, weights)
+        else:
+            product = Multiplier(arithmetic, stack_kernels(step.cell, weights))
+        u = step.cell.project(product, x, weights)
+        carry = step(product, carry, u, signals, fixed, weights)
+        return carry, (carry, step.cell.output(product, carry, u, weights))
 
 
 def scan(
     plan: Plan, weights: Tree, fixed: Tree, start: Carry, xs: jax.Array, signals: Tree
-) -> tuple[Carry, Carry]:
-    """Runs a layer over time by ``nn.scan``; arguments and result as those of the fused engine.
+) -> tuple[Carry, Carry, jax.Array | None]:
+    """Runs a layer over time by ``nn.scan``; arguments as those of the fused engine.
 
     Args:
       plan: see ``Plan``.
@@ -64,17 +68,19 @@ def scan(
       signals: conditions of every step, arrays (T, ...), see ``Step``.
 
     Returns:
-      The last carry, and the carry after every step: arrays (T, *batch, width).
+      The last carry; the carry after every step, arrays (T, *batch, width); and what every step
+      puts out, or None where that is the last array of the carry.
     """
     variables = {"params": {"weights": weights, "fixed": fixed}}
 
-    def run(carry: Carry, part: Tree) -> tuple[Carry, Carry]:
+    def run(carry: Carry, part: Tree) -> tuple[Carry, Tree]:
         lifted = TIME.lift(_OneStep, reverse=plan.reverse, unroll=plan.unroll)
         return lifted(plan, parent=None).apply(variables, carry, part)
 
     if plan.checkpoint_every is None:
-        return run(start, (xs, signals))
+        final, out = run(start, (xs, signals))
+        return final, *out
     length = at_most(xs.shape[0], plan.checkpoint_every)
     blocks = Blocks(xs.shape[0], length, plan.reverse)
-    final, history = blocks.scan(jax.checkpoint(run), start, blocks.cut((xs, signals)))
-    return final, blocks.join(history)
+    final, out = blocks.scan(jax.checkpoint(run), start, blocks.cut((xs, signals)))
+    return final, *blocks.join(out)

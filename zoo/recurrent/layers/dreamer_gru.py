@@ -91,9 +91,9 @@ class ScanDreamerGRU(GatedLayer):
         super().__post_init__()
 
     @nn.nowrap
-    def _kernel_init(self, reads_inputs: bool, inputs: int) -> Initializer:
-        init = super()._kernel_init(reads_inputs, inputs)
+    def _kernel_init(self, name: str, kernel: Kernel, inputs: int) -> Initializer:
+        init = super()._kernel_init(name, kernel, inputs)
         if not isinstance(init, JointFanIn):
             return init
         block = self.features // (self.heads or 1)
-        return JointFanIn(block if reads_inputs else inputs)
+        return JointFanIn(block if kernel.source == "input" else inputs)

@@ -55,6 +55,6 @@ class ScanIndRNN(GatedLayer):
 
     cell_class: ClassVar = IndRNN
 
-    @property
-    def _diagonal_init(self) -> tuple[str, Initializer]:
+    @nn.nowrap
+    def _vector_init(self, name: str, drawn: Weights) -> tuple[str, Initializer]:
         return "recurrent_kernel_init", self.recurrent_kernel_init

@@ -32,22 +32,38 @@ def check_reverse(case: Case) -> None:
 
 @promise("implementations compute the same with the same parameters")
 def check_implementations(case: Case) -> None:
-    """``implementation`` "scan" against "fused": tree, outputs and gradients."""
+    """``implementation`` "scan" against the others that there are: tree, outputs and gradients."""
     if not case.supports("implementation"):
         raise inapplicable(f"{case} has no option implementation")
-    key = jax.random.key(0)
-    scan, fused = (case.variant(implementation=name) for name in ("scan", "fused"))
-    first, second = (jax.eval_shape(one.layer.init, key, None, case.xs) for one in (scan, fused))
-    same_shapes(second, first, "variables of implementation='fused', against 'scan'")
+    plain, others = case.variant(implementation="scan"), _others(case)
     for conditions in ({}, case.conditions):
-        expected, found = (
-            one.gradients(case.weights, case.xs, case.variables, **conditions)
-            for one in (scan, fused)
-        )
+        expected = plain.gradients(case.weights, case.xs, case.variables, **conditions)
         given = f"with {', '.join(conditions) or 'no conditions'}"
-        what = f"of implementation='fused', against 'scan', {given}"
-        close(found[0][1], expected[0][1], f"(carry, ys) {what}")
-        close(found[1], expected[1], f"gradients {what}", tolerance=1e-4)
+        for name, other in others.items():
+            found = other.gradients(case.weights, case.xs, case.variables, **conditions)
+            what = f"of implementation={name!r}, against 'scan', {given}"
+            close(found[0][1], expected[0][1], f"(carry, ys) {what}")
+            close(found[1], expected[1], f"gradients {what}", tolerance=1e-4)
+
+
+def _others(case: Case) -> dict[str, Case]:
+    """The case of every implementation but "scan"; that of linear recurrences may be refused."""
+
+    def variables(one: Case) -> Any:
+        return jax.eval_shape(one.layer.init, jax.random.key(0), None, case.xs)
+
+    expected, found = variables(case.variant(implementation="scan")), {}
+    for name in ("fused", "parallel"):
+        other = case.variant(implementation=name)
+        try:
+            shapes = variables(other)
+        except ValueError as error:
+            if name == "parallel" and "implementation" in str(error):
+                continue
+            raise
+        same_shapes(shapes, expected, f"variables of implementation={name!r}, against 'scan'")
+        found[name] = other
+    return found
 
 
 @promise("deterministic=False needs a key for dropouts and nothing else")

@@ -1,0 +1,239 @@
+"""The engine of linear recurrences: everything of a step but one multiplication and addition.
+
+Time is cut into blocks, or is one block. Each block projects its inputs by one product, makes the
+elements of all its steps, and runs the recurrence through them. What is kept for the backward pass
+is the carries. There, a block makes its projections and elements again, runs the recurrence
+backwards, and pulls the elements' cotangents back to inputs and parameters, all steps at once.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from zoo.recurrent.cell import Carry, LinearCell
+from zoo.recurrent.engine import forward_mode
+from zoo.recurrent.engine.blocks import Blocks, shift
+from zoo.recurrent.engine.elements import cuts, elements
+from zoo.recurrent.engine.products import Arithmetic, ManySteps
+from zoo.recurrent.engine.recurrence import Recurrence, adjoint, recurrence
+from zoo.recurrent.engine.step import Step
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the engine has to know before it sees an array.
+
+    Attributes:
+      step: the layer's step.
+      arithmetic: how products are made.
+      dtype: of products' operands.
+      how: how the recurrence is run in a block.
+      length: steps per block.
+      keep: what the backward pass keeps from the forward pass: "carries", or "blocks" (the carry
+        at the start of each block).
+    """
+
+    step: Step
+    arithmetic: Arithmetic
+    dtype: Any
+    how: Recurrence
+    length: int
+    keep: str = "carries"
+
+    @property
+    def cell(self) -> LinearCell:
+        """The equations."""
+        assert isinstance(self.step.cell, LinearCell)
+        return self.step.cell
+
+    def blocks(self, steps: int) -> Blocks:
+        """The cut of ``steps`` steps, in the order of the forward pass."""
+        return Blocks(steps, self.length, self.how.reverse)
+
+
+def linear(
+    plan: Plan, weights: Tree, fixed: Tree, start: Carry, xs: jax.Array, signals: Tree
+) -> tuple[Carry, Carry, jax.Array | None]:
+    """Runs a layer over time.
+
+    Args:
+      plan: see ``Plan``.
+      weights: the parameters by name.
+      fixed: what is the same for every step, see ``Step``.
+      start: the first carry, arrays (*batch, width), of the dtype that is computed in.
+      xs: inputs (T, *batch, D), T >= 1.
+      signals: conditions of every step, arrays (T, ...), see ``Step``.
+
+    Returns:
+      The last carry; the carry after every step, arrays (T, *batch, width); and what is read of
+      it, or None where that is its last array.
+    """
+    run = _both_ways if forward_mode.available() else _reverse_only
+    return run(plan, weights, fixed, start, xs, signals)
+
+
+def _plain(plan, weights, fixed, start, xs, signals):
+    return _forward(plan, weights, fixed, start, xs, signals)[0]
+
+
+def _forward(plan, weights, fixed, start, xs, signals):
+    """What ``linear`` returns, and the carry before every block."""
+    blocks = plan.blocks(xs.shape[0])
+
+    def visit(carry, block):
+        x, signals = block
+        product = ManySteps(plan.arithmetic, weights, plan.dtype)
+        u, a, b = _elements(plan, product, weights, fixed, x, signals)
+        after = recurrence(plan.how, a, b, carry, cuts(signals))
+        y = plan.cell.output(product, after, u, weights)
+        return tuple(x[0 if plan.how.reverse else -1] for x in after), (carry, after, y)
+
+    final, out = blocks.scan(visit, start, blocks.cut((xs, signals)))
+    entries, after, y = _apart(out, 3)
+    return (final, blocks.join(after), blocks.join(y)), entries
+
+
+def _elements(plan, product, weights, fixed, x, signals):
+    u = plan.cell.project(product, x, weights)
+    return u, *elements(plan.step, u, weights, signals, fixed)
+
+
+def _linear_forward(plan, weights, fixed, start, xs, signals):
+    out, entries = _forward(plan, weights, fixed, start, xs, signals)
+    kept = None if plan.keep == "blocks" else out[1]
+    return out, (weights, fixed, xs, signals, entries, kept)
+
+
+def _linear_backward(plan, residuals, cotangents):
+    """The cotangents of all arguments; those of results are None where they are zero."""
+    weights, fixed, xs, signals, entries, kept = residuals
+    d_final, d_after, d_y = cotangents
+    like = _first_entry(entries)
+    d_final = tuple(
+        jnp.zeros_like(x) if d is None else d for d, x in zip(d_final, like, strict=True)
+    )
+    blocks = plan.blocks(xs.shape[0]).backwards()
+
+    def visit(state, block):
+        d, gradients = state
+        (x, signals, kept, d_after, d_y), entry = block
+        d, own, dx = _block_gradient(
+            plan, weights, fixed, x, signals, entry, kept, (d, d_after, d_y)
+        )
+        return (d, jax.tree.map(jnp.add, gradients, own)), dx
+
+    whole, rest = blocks.cut((xs, signals, kept, d_after, d_y))
+    pair = tuple(
+        None if entry is None else (block, entry)
+        for block, entry in zip((whole, rest), entries, strict=True)
+    )
+    zeros = jax.tree.map(jnp.zeros_like, (weights, fixed))
+    (d_start, gradients), dxs = blocks.scan(visit, (d_final, zeros), pair)
+    return (*gradients, d_start, blocks.join(dxs), None)
+
+
+def _block_gradient(plan, weights, fixed, x, signals, entry, after, cotangents):
+    """The cotangents of one block: of its first carry, of what is shared, and of its inputs."""
+    d, d_after, d_y = cotangents
+    cell, how, cut = plan.cell, plan.how, cuts(signals)
+
+    def make(weights, fixed, x):
+        product = ManySteps(plan.arithmetic, weights, plan.dtype, by_hand=True)
+        return _elements(plan, product, weights, fixed, x, signals)
+
+    (u, a, b), pull = jax.vjp(make, weights, fixed, x)
+    if after is None:
+        after = recurrence(how, a, b, entry, cut)
+    before = tuple(shift(x, own, how.reverse) for x, own in zip(entry, after, strict=True))
+    g = tuple(
+        jnp.zeros_like(x) if own is None else own for x, own in zip(after, d_after, strict=True)
+    )
+    d_u, d_weights = jax.tree.map(jnp.zeros_like, (u, weights))
+    if d_y is not None:
+
+        def read(after, u, weights):
+            product = ManySteps(plan.arithmetic, weights, plan.dtype, by_hand=True)
+            return cell.output(product, after, u, weights)
+
+        own, d_u, d_weights = jax.vjp(read, after, u, weights)[1](d_y)
+        g = tuple(map(jnp.add, g, own))
+    d_a, d_b, d = adjoint(how, a, before, g, d, cut)
+    own, d_fixed, dx = pull((d_u, d_a, d_b))
+    return d, (jax.tree.map(jnp.add, own, d_weights), d_fixed), dx
+
+
+def _apart(pair, count):
+    """A pair of tuples as a tuple of pairs."""
+    sides = tuple((None,) * count if side is None else side for side in pair)
+    return tuple(zip(*sides, strict=True))
+
+
+def _first_entry(pair):
+    whole, rest = pair
+    return rest if whole is None else jax.tree.map(lambda x: x[0], whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Derivative:
+    """The derivative of a run, as a map of tangents; see ``forward_mode.Map``."""
+
+    plan: Plan
+
+    def push(self, residuals, tangents):
+        weights, fixed, xs, signals, entries, _ = residuals
+        arguments = weights, fixed, self._start(entries), xs, signals
+        given = jax.tree.structure(arguments).flatten_up_to(tangents)
+        where = [i for i, t in enumerate(given) if t is not None]
+        leaves, tree = jax.tree.flatten(arguments)
+
+        def run(chosen):
+            all_leaves = dict(enumerate(leaves)) | dict(zip(where, chosen, strict=True))
+            return _plain(self.plan, *jax.tree.unflatten(tree, all_leaves.values()))
+
+        at, along = [leaves[i] for i in where], [given[i] for i in where]
+        return jax.jvp(run, (at,), (along,))[1]
+
+    def pull(self, residuals, cotangents):
+        *found, _ = _linear_backward(self.plan, residuals, cotangents)
+        return (*found, jax.tree.map(lambda _: None, residuals[3]))
+
+    def _start(self, entries):
+        whole, rest = entries
+        if whole is None or (self.plan.how.reverse and rest is not None):
+            return rest
+        return jax.tree.map(lambda x: x[-1 if self.plan.how.reverse else 0], whole)
+
+
+_both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
+
+
+@functools.partial(_both_ways.defjvp, symbolic_zeros=True)
+def _both_ways_jvp(plan, primals, tangents):
+    out, residuals = _linear_forward(plan, *primals)
+    derivative = _Derivative(plan)
+    return out, forward_mode.linear(derivative, residuals, _without_zeros(tangents), out)
+
+
+_reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
+
+
+def _reverse_only_forward(plan, *arguments):
+    values = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
+    return _linear_forward(plan, *values)
+
+
+def _reverse_only_backward(plan, residuals, cotangents):
+    return _linear_backward(plan, residuals, _without_zeros(cotangents))
+
+
+_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zeros=True)
+
+
+def _without_zeros(tree):
+    return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)
