@@ -329,7 +329,7 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(options.out).resolve()
     sizes = [Size.parse(text) for text in options.sizes or ()]
     layers = options.layers or [name for name in registry.names("scan_*")]
-    names = pieces(options.pieces, layers, options.cells, sizes, options.dtypes)
+    names = options.names or pieces(options.pieces, layers, options.cells, sizes, options.dtypes)
     own = [f"--peers={','.join(options.peers)}", f"--rounds={options.rounds}"]
     run = Run(out, 60.0 * options.minutes, options.jobs or max(1, machine.cores() // 2), own)
     with Progress(len(names)) as progress:
@@ -357,6 +357,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_float("minutes", 30.0, "Minutes after which no piece runs any more.")
     flags.DEFINE_list("pieces", list(KINDS), f"Kinds of pieces: {', '.join(KINDS)}.")
+    flags.DEFINE_list("names", None, "Pieces by their names, in place of all of some kinds.")
     flags.DEFINE_list("layers", None, "Registered names for parity and kit; all by default.")
     flags.DEFINE_list("cells", list(GATES), "Cells that are measured.")
     flags.DEFINE_list("sizes", None, "Sizes BxTxDxH that are measured.")

@@ -15,9 +15,8 @@ def _competitor(case: Case, data: Data, cell_name: str) -> Competitor:
     import flax.linen as nn
     import jax
 
-    cell = getattr(nn, cell_name)(
-        case.size.features, dtype=case.array_dtype, param_dtype=case.array_dtype, parent=None
-    )
+    # A cell that is to hold parameters in bfloat16 cannot check the ones that it is given.
+    cell = getattr(nn, cell_name)(case.size.features, dtype=case.array_dtype, parent=None)
     rnn = nn.RNN(cell, time_major=True)
     params = compiled.to_device(data.params, case)
     return compiled.competitor(
@@ -29,5 +28,5 @@ def _competitor(case: Case, data: Data, cell_name: str) -> Competitor:
         apply=lambda params, xs: rnn.apply({"params": {"cell": params}}, xs),
         eager=lambda xs: rnn.apply({"params": {"cell": params}}, xs),
         step=lambda params, carry, x: cell.apply({"params": params}, carry, x),
-        carry=cell.initialize_carry(jax.random.key(0), data.xs.shape[1:]),
+        carry=compiled.to_device(cell.initialize_carry(jax.random.key(0), data.xs.shape[1:]), case),
     )
