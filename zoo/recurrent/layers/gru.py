@@ -3,13 +3,17 @@
 import dataclasses
 from typing import ClassVar
 
+from zoo.recurrent.call import options
 from zoo.recurrent.cell import Carry, Cell, Kernel, Product, Projected, Weights
+from zoo.recurrent.engine import KERNEL_IMPLEMENTATIONS
 from zoo.recurrent.layers.gated import GatedLayer
 
 
 @dataclasses.dataclass(frozen=True)
 class GRU(Cell):
     """The equations of ``ScanGRU``."""
+
+    equation: ClassVar[str] = "gru"
 
     def declare(self) -> dict[str, Kernel]:
         """Kernels ``ir iz in hr hz hn``; ``hn`` has a bias of its own, inside the reset."""
@@ -55,3 +59,4 @@ class ScanGRU(GatedLayer):
     """
 
     cell_class: ClassVar = GRU
+    own_options: ClassVar = (options.implementation(*KERNEL_IMPLEMENTATIONS),)

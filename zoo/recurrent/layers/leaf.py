@@ -40,8 +40,8 @@ class LeafLayer(RecurrentLayer):
       time_axis: where time is in xs, ys, masks and resets: 0 is (T, *batch, D), 1 is (B, T, D),
         -2 is (*batch, T, D).
       reverse: whether time runs backwards; ys stay in the order of xs.
-      unroll: steps per iteration of the time loop. Measured on CPU, more than 1 only hurts; on a GPU
-        "fused" takes 8 at the least.
+      unroll: steps per iteration of the time loop. Measured on CPU, more than 1 only hurts; on a
+        GPU "fused" takes 8 at the least.
       use_bias: whether the cell has biases.
       kernel_init: initialiser of the input kernels.
       bias_init: initialiser of the biases.
@@ -245,6 +245,7 @@ class LeafLayer(RecurrentLayer):
                 checkpoint_every=self.checkpoint_every,
                 dtype=dtype,
                 precision=self.precision,
+                history=history,
             ),
             time_axis=axis,
             truncate_every=self.truncate_every,
