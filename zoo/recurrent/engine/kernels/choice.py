@@ -115,7 +115,7 @@ def _of_options(engine: "Engine", step: Step, carried: list[Any]) -> Iterator[st
         yield "in float32, a recurrent kernel of 128 features per head does not fit in the card"
     asked = engine.precision
     if asked is None:
-        asked = jax.config.read("jax_default_matmul_precision")
+        asked = getattr(jax.config, "jax_default_matmul_precision", None)
     if asked not in _PRECISIONS:
         yield f"the kernel multiplies float32 as TF32, and the precision asked for is {asked}"
     if any(dtype != jnp.float32 for dtype in (step.work_dtype, *carried)):
