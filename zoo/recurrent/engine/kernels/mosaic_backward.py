@@ -125,8 +125,8 @@ def backward(
         d_replaced = tuple(plgpu.layout_cast(jnp.zeros_like(x), plgpu.Layout.WGMMA) for x in d)
         d, d_replaced, *_ = lax.fori_loop(0, steps, step, (d, d_replaced, code_last, take(0)))
         for i in range(cell.states):
-            d_start.at[i, mine, tile][...] = d[i]
-            d_fresh.at[i, mine, tile][...] = d_replaced[i]
+            tiles.store_tile(d_start.at[i, mine, tile], d[i])
+            tiles.store_tile(d_fresh.at[i, mine, tile], d_replaced[i])
         plgpu.wait_smem_to_gmem(0)
 
     state = jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32)

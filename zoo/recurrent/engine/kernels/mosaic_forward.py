@@ -136,7 +136,7 @@ def forward(
         code_first = tiles.load_code(code, 0, tile) if shape.conditions else ()
         state, _ = lax.fori_loop(0, steps, step, (state, code_first))
         for i, x in enumerate(state):
-            last.at[i, mine, tile][...] = x
+            tiles.store_tile(last.at[i, mine, tile], x)
         plgpu.wait_smem_to_gmem(0)
 
     out = (

@@ -81,6 +81,15 @@ def load_tile(ref: Any) -> jax.Array:
     return plgpu.load(ref, layout=plgpu.Layout.WGMMA, optimized=False)
 
 
+def store_tile(ref: Any, x: jax.Array) -> None:
+    """Writes (features, rows) to global memory, where eight rows do not fill a cache line."""
+    store = getattr(plgpu, "store", None)
+    if store is None:  # Before 0.12, a store is of whole lines where it can be, without being told.
+        ref[...] = x
+    else:
+        store(ref, x, optimized=False)
+
+
 def load_transposed(ref: Any, count: int) -> tuple[jax.Array, ...]:
     """Reads (rows, features) from shared memory as so many float32 (features, rows)."""
     x = plgpu.load(ref.T, layout=plgpu.Layout.WGMMA_TRANSPOSED)
