@@ -44,6 +44,10 @@ class ScanGRU(GatedLayer):
     Same parameters as ``nn.scan`` over ``nn.GRUCell``; same equations as PyTorch and cuDNN. The
     carry is one array (*batch, H). Options: see ``GatedLayer``.
 
+    Attributes:
+      implementation: as ``LeafLayer`` has it, or "kernel": the whole loop over time is one GPU
+        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere.
+
     Example:
       >>> import jax, jax.numpy as jnp, registry
       >>> layer = registry.build("scan_gru", features=4)

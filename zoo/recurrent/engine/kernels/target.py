@@ -6,7 +6,8 @@ from typing import Any
 import jax
 
 VERSIONS = ((0, 11), (0, 12))
-"""Versions of JAX whose Mosaic GPU the kernels were compiled with; it changes between versions."""
+"""Versions of JAX that the kernels are known to work with: 0.11 on a card, 0.12 in its interpreter
+and lowered for one. What they are written in changes between versions."""
 
 CAPABILITY = "9.0"
 """What the kernels are written for: Hopper, as the H100 and H200."""
