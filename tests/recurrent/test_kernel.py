@@ -205,12 +205,13 @@ def test_vmap(machine):
         assert_close(*(gradients(layer, axis) for layer in (kernel, fused)), 1e-5)
 
 
+@KNOWN
 def test_no_cotangent_of_a_history_is_lost(machine):
     """Of c the kernel returns the last value only, so another engine returns all of them."""
     machine()
     kernel, fused, variables = layers("scan_lstm", features=64)
     xs = some((3, 2, INPUTS))
-    assert "history" not in str(kernel.kernel_obstacle(xs))
+    assert kernel.kernel_obstacle(xs) is None
     assert "carry after every step" in kernel.kernel_obstacle(xs, history=True)
 
     def gradient(layer):
@@ -249,8 +250,8 @@ FALLBACKS: dict[str, tuple[dict, dict, dict, list[str]]] = {
     # What is different: of the machine, the layer and the call; what the obstacle says.
     "no GPU": ({"capability": ""}, {}, {}, ["9.0", "none"]),
     "another GPU": ({"capability": "10.0"}, {}, {}, ["9.0", "10.0"]),
-    "an older JAX": ({"version": (0, 10)}, {}, {}, ["0.11 and 0.12"]),
-    "a newer JAX": ({"version": (0, 13)}, {}, {}, ["0.11 and 0.12"]),
+    "an older JAX": ({"version": (0, 10)}, {}, {}, ["0.11 and 0.12", "0.10"]),
+    "a newer JAX": ({"version": (0, 13)}, {}, {}, ["0.11 and 0.12", "0.13"]),
     "a projection": ({}, {"projection": 64}, {}, ["projection=64"]),
     "peepholes": ({}, {"peepholes": True}, {}, ["peepholes=True"]),
     "coupled gates": ({}, {"coupled_gates": True}, {}, ["coupled_gates=True"]),

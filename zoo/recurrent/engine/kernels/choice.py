@@ -89,7 +89,8 @@ def _of_machine() -> Iterator[str]:
         )
     if here.version not in target.VERSIONS:
         known = " and ".join(".".join(map(str, version)) for version in target.VERSIONS)
-        yield f"the kernel is known to work with JAX {known}, and this is {jax.__version__}"
+        own = ".".join(map(str, here.version))
+        yield f"the kernel is known to work with JAX {known}, and this is {own}"
     if not forward_mode.available():
         yield "this version of JAX lacks what zoo.recurrent.unstable lists for forward mode"
 

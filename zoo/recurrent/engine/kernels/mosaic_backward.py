@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from zoo.recurrent.engine.kernels import tiles
 from zoo.recurrent.engine.kernels.gates import GATES, SAVED
 from zoo.recurrent.engine.kernels.layout import BLOCK, HELD, RESET, Shape
+from zoo.recurrent.engine.kernels.tiles import plgpu
 
 
 def backward(
@@ -79,6 +79,7 @@ def backward(
             d = (d[0] + d_y, *d[1:])
             found, through = cell.backward(factors, d)
             code_next = code_now
+            reset, held = (), ()
             if shape.conditions:
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
                 reset, held = codes == RESET, codes == HELD

@@ -1,14 +1,16 @@
 """All steps of a gated recurrence inside one kernel, for Hopper."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from zoo.recurrent.engine.kernels import tiles
 from zoo.recurrent.engine.kernels.gates import GATES, SAVED
 from zoo.recurrent.engine.kernels.layout import BLOCK, HELD, RESET, Shape
+from zoo.recurrent.engine.kernels.tiles import plgpu
 
 
 def forward(
@@ -51,6 +53,7 @@ def forward(
     weights = weights.transpose(1, 3, 0, 4, 2).reshape(shape.heads, groups, -1, shape.size)
 
     def body(u, weights, code, start, fresh, fresh_sums, ys, last, *rest):
+        saved: Any
         saved, *scratch = rest if save else (None, *rest)
         weights_smem, h_smem, u_smem, weights_here, u_here, h_here, *saved_smem = scratch
         group, head = lax.axis_index("group"), lax.axis_index("head")
@@ -81,6 +84,7 @@ def forward(
             return tuple(tiles.load_tile(ref.at[i, mine, tile]) for i in range(count))
 
         state = read(start, cell.states)
+        replaced, replaced_sums = (), ()
         if shape.conditions:
             replaced, replaced_sums = read(fresh, cell.states), read(fresh_sums, cell.recurrent)
         tell(0, state[0])
@@ -104,6 +108,7 @@ def forward(
             )
             sums = tiles.split(sums, cell.recurrent)
             entered, code_next = old, code_now
+            reset, held = (), ()
             if shape.conditions:
                 code_next = tiles.load_code(code, jnp.minimum(t + 1, steps - 1), tile)
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))

@@ -119,7 +119,8 @@ class _Derivative:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _pulled(plan, residuals, cotangents):
     """The cotangents of weights, fixed, start and xs; those of results are None where zero."""
-    return _backward(plan, *residuals, cotangents)
+    arguments, kept = residuals
+    return _backward(plan, arguments, kept, cotangents)
 
 
 @functools.partial(_pulled.defjvp, symbolic_zeros=True)
@@ -130,7 +131,11 @@ def _pulled_jvp(plan, primals, tangents):
 
     def pull(arguments, cotangents):
         *differentiable, signals = arguments
-        values, back = jax.vjp(lambda *a: _by_fused(plan, *a, signals), *differentiable)
+
+        def run(weights, fixed, start, xs):
+            return _by_fused(plan, weights, fixed, start, xs, signals)
+
+        values, back = jax.vjp(run, *differentiable)
         return back(_dense(cotangents, values))
 
     return out, _pushed(pull, (arguments, cotangents), (moving, turning))

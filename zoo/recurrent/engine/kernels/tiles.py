@@ -15,9 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.experimental.pallas import mosaic_gpu
 
 from zoo.recurrent.engine.kernels.layout import BLOCK, Shape
+
+plgpu: Any = mosaic_gpu
+"""Pallas' Mosaic GPU, of whose types every version has others."""
 
 SHARED_BYTES = 227 * 1024 - 4096
 """Shared memory that a program may use on Hopper, less room for barriers and alignment."""
@@ -111,7 +114,7 @@ def split(x: jax.Array, count: int) -> tuple[jax.Array, ...]:
     return tuple(x[i * BLOCK : (i + 1) * BLOCK] for i in range(count))
 
 
-def choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+def choose(condition: Any, yes: Any, no: Any) -> Any:
     """Selects between two tuples of arrays."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))
 
