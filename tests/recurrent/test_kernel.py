@@ -131,6 +131,14 @@ def test_interpreted_with_all_conditions(machine, case):
 
 
 @KNOWN
+def test_interpreted_without_conditions(machine):
+    machine(interpret=interpreter())
+    kernel, fused, variables = layers("scan_gru", features=64)
+    xs = some((3, BATCH, INPUTS))
+    assert_close(*(values_and_gradients(x, variables, xs) for x in (kernel, fused)), 1e-5)
+
+
+@KNOWN
 @pytest.mark.parametrize("case", [*NARROW, "gru, a head of 128"])
 def test_as_a_scan_with_all_conditions(machine, case):
     """A program that was traced for a GPU and is compiled for a CPU."""
