@@ -63,7 +63,8 @@ class LeafLayer(RecurrentLayer):
         al. 2017).
       implementation: "scan" is ``nn.scan`` of one step, "fused" computes the same with
         everything possible outside of the time loop, "auto" takes what was measured to be
-        faster: "fused" on CPU.
+        faster: "fused" on CPU. Linear layers have "parallel" too, ``ScanGRU`` and ``ScanLSTM``
+        "kernel".
     """
 
     features: int
@@ -245,6 +246,7 @@ class LeafLayer(RecurrentLayer):
                 checkpoint_every=self.checkpoint_every,
                 dtype=dtype,
                 precision=self.precision,
+                history=history,
             ),
             time_axis=axis,
             truncate_every=self.truncate_every,

@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-from zoo.recurrent.call import option_checks as takes
-from zoo.recurrent.call.options import Option
+from zoo.recurrent.call import options
 from zoo.recurrent.engine import LINEAR_IMPLEMENTATIONS
 from zoo.recurrent.layers.leaf import LeafLayer
 
@@ -22,11 +21,4 @@ class LinearLayer(LeafLayer):
         faster, and "parallel" elsewhere.
     """
 
-    own_options: ClassVar = (
-        Option(
-            "implementation",
-            f"one of {', '.join(LINEAR_IMPLEMENTATIONS)}",
-            "how the recurrence is run.",
-            takes.one_of(*LINEAR_IMPLEMENTATIONS),
-        ),
-    )
+    own_options: ClassVar = (options.implementation(*LINEAR_IMPLEMENTATIONS),)
