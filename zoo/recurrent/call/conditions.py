@@ -1,13 +1,14 @@
 """Lengths, masks and resets of a call, turned into the signals of every step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.step import Arrays, select
 
 
@@ -53,16 +54,23 @@ class Steps(NamedTuple):
 
 
 def valid_steps(
-    steps: int, seq_lengths: jax.Array | None, mask: jax.Array | None
+    steps: int, seq_lengths: jax.Array | None, mask: jax.Array | None, first: Any = 0
 ) -> jax.Array | None:
-    """The steps that are neither padding nor masked, bool (T, *batch), or None for all."""
+    """The steps that are neither padding nor masked, bool (T, *batch), or None for all.
+
+    Args:
+      steps: T.
+      seq_lengths: int (*batch,) or None.
+      mask: bool (T, *batch) or None.
+      first: the number of the first of these steps, in what lengths are counted.
+    """
     if seq_lengths is None:
         return mask
     # Steps are counted in int32: a narrow dtype of the lengths could not count to T.
     most = min(jnp.iinfo(seq_lengths.dtype).max, jnp.iinfo(jnp.int32).max)
     seq_lengths = jnp.clip(seq_lengths, 0, most).astype(jnp.int32)
-    time = jnp.arange(steps, dtype=jnp.int32).reshape((steps,) + (1,) * seq_lengths.ndim)
-    inside = time < seq_lengths[None]
+    time = first + jnp.arange(steps, dtype=jnp.int32)
+    inside = time.reshape((steps,) + (1,) * seq_lengths.ndim) < seq_lengths[None]
     return inside if mask is None else inside & mask
 
 
@@ -74,6 +82,7 @@ def resolve(
     resets: jax.Array | None,
     reverse: bool,
     feature_axes: int = 1,
+    parts: Parts | None = None,
 ) -> Steps:
     """Combines lengths, masks and resets.
 
@@ -90,8 +99,10 @@ def resolve(
       resets: bool (T, *batch) or None.
       reverse: whether time runs backwards.
       feature_axes: how many of the last axes of xs, and of the carry, are features.
+      parts: how time is shared out over devices; None where it is whole.
     """
-    valid = valid_steps(xs.shape[0], seq_lengths, mask)
+    parts = parts or Parts()
+    valid = valid_steps(xs.shape[0], seq_lengths, mask, parts.first_step(xs.shape[0]))
     if resets is None:
         return Steps(valid, None)
     if valid is not None:
@@ -102,6 +113,8 @@ def resolve(
         bad = bad & valid
     finite = [jnp.all(jnp.isfinite(x), axis=features) for x in jax.tree.leaves(start)]
     bad_start = ~jnp.stack(finite).all(axis=0)
+    if parts:
+        bad_start = _entering(parts, bad, resets, bad_start)
     poisoned = since_reset(bad, resets, bad_start, reverse)
     last = poisoned[0] if reverse else poisoned[-1]
     return Steps(valid, resets, poisoned, last)
@@ -129,6 +142,15 @@ def since_reset(
 
     happened, kept = jax.lax.associative_scan(compose, (bad, ~resets), reverse=reverse)
     return happened | (kept & bad_start[None])
+
+
+def _entering(parts: Parts, bad: jax.Array, resets: jax.Array, bad_start: jax.Array) -> jax.Array:
+    """Whether anything bad has happened since the last reset before this part, (*batch,)."""
+    here = since_reset(bad, resets, jnp.zeros_like(bad[0]), parts.reverse)
+    own = here[0 if parts.reverse else -1], jnp.any(resets, axis=0)
+    every = parts.gather(tuple(x[..., None].astype(jnp.int32) for x in own))
+    happened, reset = (x[..., 0] != 0 for x in every)
+    return parts.before(since_reset(happened, reset, bad_start, parts.reverse), bad_start)
 
 
 def clean(xs: jax.Array, steps: Steps) -> jax.Array:
@@ -173,10 +195,17 @@ def skipping_nan(function: Callable[..., jax.Array], *rows: jax.Array) -> jax.Ar
     return poison(function(*(select(bad, jnp.zeros_like(x), x) for x in rows)), bad)
 
 
-def cuts(steps: int, every: int, reverse: bool) -> jax.Array:
-    """bool (T,), True at the first step of every chunk but the first one."""
+def cuts(steps: int, every: int, parts: Parts) -> jax.Array:
+    """bool (T,), True at the first step of every chunk but the first one.
+
+    Args:
+      steps: T.
+      every: steps per chunk.
+      parts: how time is shared out over devices, and which way it runs.
+    """
     order = jnp.arange(steps)
-    order = order[::-1] if reverse else order
+    order = order[::-1] if parts.reverse else order
+    order = parts.steps_before(steps) + order
     return (order % every == 0) & (order > 0)
 
 

@@ -14,6 +14,7 @@ from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.composites import probe, rows
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.step import before_step
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -293,7 +294,8 @@ class ScannedLayer(RecurrentLayer):
             start = layout.finite(start)
         signals = {"mask": known.taken, "reset": known.resets, **rows.shared_signals(known, layout)}
         if self.truncate_every is not None:
-            signals["cut"] = conditions.cuts(steps, self.truncate_every, self.reverse)
+            order = Parts(reverse=self.reverse)
+            signals["cut"] = conditions.cuts(steps, self.truncate_every, order)
         signals = {name: x for name, x in signals.items() if x is not None}
         initial, start, xs, signals = placement.mark_varying(initial, start, xs, signals)
 

@@ -111,6 +111,54 @@ def adjoint(
     return tuple(map(_summed_like, d_a, a)), d, start
 
 
+def compose(how: Recurrence, a: Carry, b: Carry, factor: Carry, h: Carry) -> tuple[Carry, Carry]:
+    """What many steps make of a product of factors and of a carry, each carried through all.
+
+    Args:
+      how: see ``Recurrence``.
+      a: as in ``recurrence``.
+      b: as in ``recurrence``.
+      factor: the product of the factors before, arrays (...).
+      h: the carry before, arrays (...).
+
+    Returns:
+      The product with all factors of ``a``, and the carry after the last step.
+    """
+    if how.associative:
+        a, b = _total(how, a, b)
+        return _then(how, (factor, h), (a, b))
+    moving, at_every = _moving(a, b)
+
+    def advance(state: tuple[Carry, Carry], at: Any) -> tuple[tuple[Carry, Carry], None]:
+        own, b = at
+        return _then(how, state, (at_every(own), b)), None
+
+    over = functools.partial(jax.lax.scan, reverse=how.reverse, unroll=how.unroll)
+    return over(advance, (factor, h), (moving, b))[0]
+
+
+def _then(how: Recurrence, earlier: Any, later: Any) -> tuple[Carry, Carry]:
+    """One element that does what two do."""
+    (a_1, b_1), (a_2, b_2) = earlier, later
+    nothing = jax.tree.map(jnp.zeros_like, b_2)
+    return how.affine(a_2, a_1, nothing), how.affine(a_2, b_1, b_2)
+
+
+def _total(how: Recurrence, a: Carry, b: Carry) -> tuple[Carry, Carry]:
+    """One element that does what all do; neighbours are put together until one is left."""
+    a = tuple(jnp.broadcast_to(x, like.shape) for x, like in zip(a, b, strict=True))
+    if how.reverse:
+        a, b = _flipped(a), _flipped(b)
+    elements = a, b
+    while (steps := elements[1][0].shape[0]) > 1:
+        even = steps - steps % 2
+        earlier, later = (jax.tree.map(lambda x, k=k: x[k:even:2], elements) for k in (0, 1))
+        rest = jax.tree.map(lambda x: x[even:], elements)
+        pairs = _then(how, earlier, later)
+        elements = jax.tree.map(lambda *own: jnp.concatenate(own), pairs, rest)
+    return jax.tree.map(lambda x: x[0], elements)
+
+
 def _through(a: Carry, like: Carry, cut: Any) -> Carry:
     """The factors as a derivative sees them: zero where the gradient is cut."""
     if cut is None:
@@ -184,13 +232,7 @@ def _tree(how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
         a, b = _flipped(a), _flipped(b)
     first = how.affine(_at(a, 0), start, _at(b, 0))
     b = tuple(jnp.concatenate([x[None], rest[1:]]) for x, rest in zip(first, b, strict=True))
-
-    def compose(earlier: Any, later: Any) -> Any:
-        (a_1, b_1), (a_2, b_2) = earlier, later
-        nothing = jax.tree.map(jnp.zeros_like, b_2)
-        return how.affine(a_2, a_1, nothing), how.affine(a_2, b_1, b_2)
-
-    _, h = jax.lax.associative_scan(compose, (a, b))
+    _, h = jax.lax.associative_scan(functools.partial(_then, how), (a, b))
     return _flipped(h) if how.reverse else h
 
 
