@@ -39,8 +39,8 @@ def manual_axes(name: str | None, xs: jax.Array, *same: Any) -> tuple[str, ...]:
     if name not in manual:
         raise ShapeError(
             f"sequence_axis: expected a mesh axis of the jax.shard_map around the call, "
-            f"{' or '.join(map(repr, manual))}, got {name!r}. Likely cause: another mesh, or time "
-            "that is whole here. Cure: the name of the axis that shards time, or sequence_axis=None."
+            f"{' or '.join(map(repr, manual))}, got {name!r}. Likely cause: another mesh, or "
+            "time that is whole here. Cure: the name of the axis that shards time, or None."
         )
     if name not in placement.varying(xs):
         raise ShapeError(

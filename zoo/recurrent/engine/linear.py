@@ -198,6 +198,7 @@ class Derivative:
     plan: Plan
 
     def push(self, residuals, tangents):
+        """Tangents of the results."""
         weights, fixed, xs, signals, entries, _ = residuals
         arguments = weights, fixed, self._start(entries), xs, signals
         given = jax.tree.structure(arguments).flatten_up_to(tangents)
@@ -212,6 +213,7 @@ class Derivative:
         return jax.jvp(run, (at,), (along,))[1]
 
     def pull(self, residuals, cotangents):
+        """Cotangents of the arguments."""
         *found, _ = backward(self.plan, residuals, cotangents)
         return (*found, jax.tree.map(lambda _: None, residuals[3]))
 
@@ -248,4 +250,5 @@ _reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zer
 
 
 def without_zeros(tree):
+    """None in the place of derivatives that are known to be zero."""
     return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)

@@ -150,13 +150,20 @@ def _total(how: Recurrence, a: Carry, b: Carry) -> tuple[Carry, Carry]:
     if how.reverse:
         a, b = _flipped(a), _flipped(b)
     elements = a, b
-    while (steps := elements[1][0].shape[0]) > 1:
-        even = steps - steps % 2
-        earlier, later = (jax.tree.map(lambda x, k=k: x[k:even:2], elements) for k in (0, 1))
-        rest = jax.tree.map(lambda x: x[even:], elements)
-        pairs = _then(how, earlier, later)
-        elements = jax.tree.map(lambda *own: jnp.concatenate(own), pairs, rest)
+    while elements[1][0].shape[0] > 1:
+        elements = _halved(how, elements)
     return jax.tree.map(lambda x: x[0], elements)
+
+
+def _halved(how: Recurrence, elements: tuple[Carry, Carry]) -> tuple[Carry, Carry]:
+    """Every two steps as one; what is left over stays as it is."""
+    steps = elements[1][0].shape[0]
+    even = steps - steps % 2
+    earlier, later, rest = (
+        jax.tree.map(lambda x, part=part: x[part], elements)
+        for part in (slice(0, even, 2), slice(1, even, 2), slice(even, None))
+    )
+    return jax.tree.map(lambda *own: jnp.concatenate(own), _then(how, earlier, later), rest)
 
 
 def _through(a: Carry, like: Carry, cut: Any) -> Carry:

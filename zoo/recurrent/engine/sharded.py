@@ -5,9 +5,9 @@ part's factors, h what it ends with if it starts from zero. Every device finds t
 part, all devices exchange them, which takes as long whatever T is, and each folds those before
 its own into the carry that it really starts from. Then it runs its part as one device would.
 
-Starting anew is twice the work of adding ``P * carry`` to every step, but it needs no products up to
-every step, and what is not a number spoils exactly what it would spoil on one device. Tangents obey
-the same recurrence, cotangents the same backwards, and so both are found in the same two passes.
+Starting anew is twice the work of adding ``P * carry`` to every step, but it needs no products up
+to every step, and what is not a number spoils exactly what it would spoil on one device. Tangents
+obey the same recurrence, cotangents the same backwards: both are found in the same two passes.
 """
 
 import dataclasses
