@@ -121,10 +121,13 @@ def program_of(seed: int) -> Program:
     def pick(*choices: Any) -> Any:
         return choices[random.integers(len(choices))]
 
-    leaf, batch, mode = list(LEAVES)[seed // 2 % len(LEAVES)], pick(*BATCHES), pick(*MODES)
+    leaf, batch = list(LEAVES)[seed // 2 % len(LEAVES)], pick(*BATCHES)
+    # In every round over the layers, each of them comes in another mode.
+    turn = seed + seed // (2 * len(LEAVES))
+    mode = MODES[turn % len(MODES)]
     known = LEAVES[leaf].implementations
     options = {
-        "implementation": known[(seed + seed // (2 * len(LEAVES))) % len(known)],
+        "implementation": known[turn % len(known)],
         "reverse": mode != "chunks" and pick(False, True),
         "checkpoint_every": pick(None, None, 1, 3, 50),
         "truncate_every": None if mode == "gradients" else pick(None, 2),
@@ -155,6 +158,9 @@ def program_of(seed: int) -> Program:
         options=tuple(options.items()),
     )
 
+
+# So many that every layer comes in every mode.
+MANY = 240
 
 BATCHES = ((), (1,), (3,), (2, 2), (2, 1, 2))
 
@@ -320,11 +326,11 @@ def test_some_drawn_cases():
 
 @pytest.mark.slow
 def test_many_drawn_cases():
-    run_cases(programs(200), each=10)
+    run_cases(programs(MANY), each=10)
 
 
 def test_the_programs_cover_everything():
-    seen = [dataclasses.asdict(p) | dict(p.options) for p in programs(200)]
+    seen = [dataclasses.asdict(p) | dict(p.options) for p in programs(MANY)]
     for name, choices in {
         "leaf": LEAVES,
         "mode": MODES,
@@ -340,6 +346,6 @@ def test_the_programs_cover_everything():
     }.items():
         assert set(choices) <= {case[name] for case in seen}
     gradients = {
-        (p.leaf, dict(p.options)["implementation"]) for p in programs(200) if p.mode == "gradients"
+        (p.leaf, dict(p.options)["implementation"]) for p in programs(MANY) if p.mode == "gradients"
     }
     assert len({leaf for leaf, _ in gradients}) == len(LEAVES)

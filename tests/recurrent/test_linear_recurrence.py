@@ -154,6 +154,20 @@ def test_sums_of_half_precision_are_made_in_float32():
     assert float(linear_recurrence(ones, ones)[-1]) == 4000.0
 
 
+@pytest.mark.parametrize("steps", [4096, pytest.param(65536, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("memory", [10, 1000, 100_000])
+def test_errors_grow_with_the_memory_and_not_with_time(memory, steps, way):
+    """A factor is rounded once, and counts for as long as it remembers: 1 / (1 - a) steps."""
+    a, b = 1 - 1 / memory, np.random.default_rng(0).standard_normal(steps)
+    h, wanted = 0.0, []
+    for added in b:
+        h = a * h + added
+        wanted.append(h)
+    found = linear_recurrence(jnp.full((steps,), a, jnp.float32), jnp.asarray(b, jnp.float32))
+    rounded = jnp.finfo(jnp.float32).eps * min(memory, steps)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2 * rounded * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (4, 0)])
 def test_nothing_in_and_nothing_out(shape, way):
     zeros = jnp.zeros(shape)

@@ -48,6 +48,7 @@ class Recurrence:
         product = self.times(a, h)
         if self.resets:
             # A tree multiplies factors, too, and what is infinite of them may meet nothing.
+            a = tuple(jnp.broadcast_to(x, y.shape) for x, y in zip(a, product, strict=True))
             nothing = zip(self.is_zero(a), self.is_zero(h), product, strict=True)
             product = tuple(jnp.where(a | h, jnp.zeros_like(x), x) for a, h, x in nothing)
         return tuple(map(jnp.add, product, b))
