@@ -215,6 +215,7 @@ class Stack(Composite):
     ) -> tuple[Carry, jax.Array]:
         """Calls a method with a whole sequence."""
         carry, axis = self._checked(carry, xs)
+        given = self._own_steps(given, xs, axis)
         steps = xs.shape[axis]
         if only_declares() and steps:
             # One step declares the same, and lifting over depth runs what it lifts.
@@ -318,6 +319,10 @@ class Stack(Composite):
             # What is repeated is as the one before it, which is not.
             layer = layer if run.repeated and layer is not None else self._build(run)
             yield run, layer
+
+    @nn.nowrap
+    def _recurrent(self) -> Iterator[RecurrentLayer]:
+        return (layer for run, layer in self._built() if not run.plain)
 
     @nn.nowrap
     def _shaped(

@@ -29,6 +29,11 @@ class Parts:
         """Whether time is in parts at all."""
         return bool(self.axes)
 
+    @property
+    def count(self) -> int:
+        """How many parts there are."""
+        return jax.lax.axis_size(self.axes)
+
     def backwards(self) -> "Parts":
         """The same parts in the other order."""
         return dataclasses.replace(self, reverse=not self.reverse)
@@ -41,11 +46,11 @@ class Parts:
         """How many steps are taken before those of this part."""
         if not (self and self.reverse):
             return self.first_step(steps)
-        return (self._count - 1 - jax.lax.axis_index(self.axes)) * steps
+        return (self.count - 1 - jax.lax.axis_index(self.axes)) * steps
 
     def is_first(self) -> jax.Array:
         """Whether time begins in this part; where it runs backwards, with the last one."""
-        return jax.lax.axis_index(self.axes) == (self._count - 1 if self.reverse else 0)
+        return jax.lax.axis_index(self.axes) == (self.count - 1 if self.reverse else 0)
 
     def gather(self, tree: Arrays) -> Arrays:
         """What every part has, arrays (parts, ..., width), for arrays (..., width) of one dtype.
@@ -65,7 +70,7 @@ class Parts:
           start: what enters the first one, arrays (...).
         """
         step = 1 if self.reverse else -1
-        index = jnp.clip(jax.lax.axis_index(self.axes) + step, 0, self._count - 1)
+        index = jnp.clip(jax.lax.axis_index(self.axes) + step, 0, self.count - 1)
 
         def pick(after: jax.Array, start: jax.Array) -> jax.Array:
             left = jax.lax.dynamic_index_in_dim(after, index, keepdims=False)
@@ -81,12 +86,8 @@ class Parts:
 
         def share(x: jax.Array) -> jax.Array:
             # Not all platforms add numbers of sixteen bits up; one number is never rounded.
-            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
             own = jnp.where(last, wide, jnp.zeros_like(wide))
             return jax.lax.psum(own, self.axes).astype(x.dtype)
 
         return jax.tree.map(share, tree)
-
-    @property
-    def _count(self) -> int:
-        return jax.lax.axis_size(self.axes)
