@@ -8,7 +8,7 @@ import json
 import pytest
 
 from .shared_time import DEVICES, LAYERS, Case
-from .subprocesses import started
+from .subprocesses import losses, started
 
 LEAVES = ("min_gru", "min_lstm", "lru", "s5", "rg_lru")
 WAYS = ("explicit", "shard_map")
@@ -127,3 +127,12 @@ def test_devices_meet_once_in_each_direction(case, expected):
 def test_gradients_behind_a_reset_do_not_feel_what_was_not_finite():
     case = Case("lru", given="nan, resets")
     assert answer(case, (*QUICK, *LONG), "float32")["finite"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_two_processes_train_as_one_does(devices):
+    program = "-m", "tests.placement.train_time"
+    joined = losses(*program, processes=2, devices=devices)
+    assert len(joined) == 3 and joined[0] > joined[1] > joined[2]
+    assert joined == pytest.approx(losses(*program, processes=1, devices=1), abs=2e-6)
