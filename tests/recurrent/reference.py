@@ -317,9 +317,10 @@ def run(
         with np.errstate(invalid="ignore", over="ignore"):
             after = step(p, entered, xs[t])
             after = mixed(zoneout, entered, after)
+            y = put_out(step, p, pick(taken, after, carry), xs[t])
         carry = pick(taken, after, carry)
         history[t] = carry
-        ys[t] = np.where(taken[..., None], put_out(step, p, carry, xs[t]), 0.0)
+        ys[t] = np.where(taken[..., None], y, 0.0)
     return Run(carry, np.stack(ys), history, first)
 
 

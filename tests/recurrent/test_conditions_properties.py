@@ -141,6 +141,8 @@ def program_of(seed: int) -> Program:
         # Of two numbers only the sign is left when they are normalised.
         features = 5
         dtype = dtype if dtype == "float64" else "float32"
+    # Heads divide the features.
+    features += features % LEAVES[leaf].options.get("heads", 1)
     if leaf == "slstm" and dtype not in ("float32", "float64"):
         # What is rounded in sixteen bits is an exponent there.
         dtype = "float32"

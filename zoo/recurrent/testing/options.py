@@ -54,8 +54,8 @@ def _others(case: Case) -> dict[str, Case]:
 
     expected, found = variables(case.variant(implementation="scan")), {}
     for name in ("fused", "parallel"):
-        other = case.variant(implementation=name)
         try:
+            other = case.variant(implementation=name)
             shapes = variables(other)
         except ValueError as error:
             if name == "parallel" and "implementation" in str(error):
