@@ -18,7 +18,7 @@ def test_code_prints_what_it_says(tmp_path):
     path = tmp_path / "snippets.py"
     path.write_text(program)
     assert said(started(path, devices=8)).splitlines() == expected
-    assert len(expected) == len(SNIPPETS) + 1 == 5
+    assert len(expected) == len(SNIPPETS) + 2 == 7
 
 
 @pytest.mark.slow
