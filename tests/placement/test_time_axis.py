@@ -148,6 +148,22 @@ def test_layers_of_a_stack_share_time_out_alike():
         layer.init(jax.random.key(0), None, jnp.zeros((4, 4, 3)))
 
 
+@pytest.mark.parametrize("method", ["init", "init_with_output"])
+@pytest.mark.parametrize("name", ["scan_min_gru", "stack"])
+def test_parameters_are_made_inside_of_shard_map(mesh, name, method):
+    options = {"layer": "scan_min_gru", "num_layers": 3} if name == "stack" else {}
+    layer = linear(name, sequence_axis="data", **options)
+    xs = jax.device_put(jnp.ones((4, 4, 3)), P("data"))
+
+    def make(xs):
+        made = getattr(layer, method)(jax.random.key(0), None, xs)
+        return made if method == "init" else made[1]
+
+    made = jax.jit(jax.shard_map(make, in_specs=P("data"), out_specs=P()))(xs)
+    expected = layer.init(jax.random.key(0), None, xs)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, made, expected))
+
+
 def test_outside_of_shard_map_time_is_whole():
     xs = jnp.ones((4, 4, 3))
     layer, other = linear(sequence_axis="data"), linear()

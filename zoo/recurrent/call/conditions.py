@@ -203,7 +203,7 @@ def cuts(steps: int, every: int, parts: Parts) -> jax.Array:
       every: steps per chunk.
       parts: how time is shared out over devices, and which way it runs.
     """
-    order = jnp.arange(steps)
+    order = jnp.arange(steps, dtype=jnp.int32)
     order = order[::-1] if parts.reverse else order
     order = parts.steps_before(steps) + order
     return (order % every == 0) & (order > 0)

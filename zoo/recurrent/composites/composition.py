@@ -14,7 +14,7 @@ import registry
 from zoo.recurrent.call import checks, conditions, sequence
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.composites.pointwise import Pointwise
-from zoo.recurrent.contract import Carry, RecurrentLayer
+from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.engine.parts import Parts
 
 LayerLike = str | Mapping[str, Any] | Callable[..., Any]
@@ -80,7 +80,10 @@ class Composite(RecurrentLayer):
 
         What lies between layers counts steps from zero, on whatever device it is.
         """
-        axes = sequence.manual_axes(self.sequence_axis, xs, ("seq_lengths", given.seq_lengths))
+        axis_name = self.sequence_axis
+        if axis_name is None or only_declares():
+            return given
+        axes = sequence.manual_axes(axis_name, xs, ("seq_lengths", given.seq_lengths))
         if not axes or given.seq_lengths is None:
             return given
         every_step = xs.shape[: xs.ndim - self.feature_axes]

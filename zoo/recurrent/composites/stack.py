@@ -279,7 +279,11 @@ class Stack(Composite):
             carry, ys = layer.run(method, carry, ys, xs, given)
             return ys, (carry, ys if self.skip else None)
 
-        last, (stacked, each) = DEPTH.lift(visit, length=len(starts))(layer, below, stacked)
+        # Flax's trial trace forgets that devices have different parts of time. It looks for what
+        # layers share, and there is nothing.
+        trial = {"check_constancy_invariants": self.sequence_axis is None}
+        lifted = DEPTH.lift(visit, length=len(starts), options=trial)
+        last, (stacked, each) = lifted(layer, below, stacked)
         outputs = _unstack(each, len(starts)) if self.skip else (last,)
         return _unstack(stacked, len(starts)), outputs
 

@@ -8,7 +8,7 @@ from zoo.recurrent.call import option_checks as takes
 from zoo.recurrent.call import sequence
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.call.options import Option
-from zoo.recurrent.contract import Carry
+from zoo.recurrent.contract import Carry, only_declares
 from zoo.recurrent.engine import LINEAR_IMPLEMENTATIONS
 from zoo.recurrent.layers.leaf import LeafLayer
 
@@ -51,6 +51,8 @@ class LinearLayer(LeafLayer):
         self, carry: Carry | None, xs: jax.Array, axis: int, given: Conditions, history: bool
     ) -> tuple[str, ...]:
         """The axes of a ``jax.shard_map`` that time is shared out over."""
+        if only_declares():
+            return ()
         same = ("carry", carry), ("seq_lengths", given.seq_lengths)
         axes = sequence.manual_axes(self.sequence_axis, xs, *same)
         explicit = sequence.explicit_axes(xs, axis)
