@@ -26,6 +26,8 @@ LAYERS = {
     "bidirectional": {"name": "bidirectional", **INNER},
     "merged": {"name": "bidirectional", "merge": "one more", **INNER},
     "stack": {"name": "stack", "num_layers": 3, **INNER},
+    "elements": {"complex_": False},
+    "complex": {"complex_": True},
     "list": {"name": "stack", "layers": ["scan_s5", "cosine", "scan_lru"], "features": H},
 }
 
@@ -41,6 +43,39 @@ FUNCTIONS = {
     "one more": lambda forward, backward: forward + backward + 1,
     "cosine": cosine,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Elements:
+    """``linear_recurrence`` in the guise of a layer: of elements that xs are made into."""
+
+    complex_: bool
+    reverse: bool
+    param_dtype: str
+    carry_dtype: str
+    sequence_axis: str | None = None
+
+    def init(self, key: Any, carry: None, xs: Any) -> Any:
+        """The first state."""
+        import jax
+
+        return {"params": {"start": jax.random.normal(key, xs.shape[-1:], xs.dtype)}}
+
+    def apply(self, variables: Any, carry: None, xs: Any, resets: Any = None) -> Any:
+        """No carry, and what the recurrence returns."""
+        import jax
+        import jax.numpy as jnp
+
+        from zoo.recurrent.functional import linear_recurrence
+
+        a, b = jnp.tanh(xs) / 2, jnp.cos(xs)
+        start = jnp.broadcast_to(variables["params"]["start"], xs.shape[1:])
+        if self.complex_:
+            a, b, start = (jax.lax.complex(x, jnp.sin(x)) for x in (a, b, start))
+        h = linear_recurrence(
+            a, b, start, resets=resets, reverse=self.reverse, sequence_axis=self.sequence_axis
+        )
+        return (), (h.real + 2 * h.imag if self.complex_ else h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +123,8 @@ def build(case: Case, **more: Any) -> Any:
         return FUNCTIONS.get(value, value) if isinstance(value, str) else value
 
     config = {name: known(value) for name, value in LAYERS[case.layer].items()}
+    if "name" not in config:
+        return Elements(**config, reverse=case.reverse, **options)
     return registry.build(config, reverse=case.reverse, **options)
 
 
@@ -137,7 +174,12 @@ def derivative(case: Case, layer: Any, weigh: Any = lambda all_, carry: all_ + c
         options: dict[str, Any] = {}
         if case.given == "dropouts":
             options = {"rngs": {"dropout": jax.random.key(7)}, "deterministic": False}
-        carry, ys = layer.apply(variables, None, xs, **given, **options)
+        if case.given == "lengths that are known":
+            options = {"seq_lengths": jnp.array([case.steps, 0, 2 * PART + 1, PART])}
+        axis = dict(case.options).get("time_axis", 0)
+        moved = jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis) if x.ndim > 1 else x, (xs, given))
+        carry, ys = layer.apply(variables, None, moved[0], **moved[1], **options)
+        ys = jnp.moveaxis(ys, axis, 0)
 
         def finite(x: Any) -> Any:
             return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))

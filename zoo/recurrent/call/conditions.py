@@ -80,9 +80,8 @@ def resolve(
     seq_lengths: jax.Array | None,
     mask: jax.Array | None,
     resets: jax.Array | None,
-    reverse: bool,
+    parts: Parts,
     feature_axes: int = 1,
-    parts: Parts | None = None,
 ) -> Steps:
     """Combines lengths, masks and resets.
 
@@ -97,11 +96,9 @@ def resolve(
       seq_lengths: int (*batch,) or None.
       mask: bool (T, *batch) or None.
       resets: bool (T, *batch) or None.
-      reverse: whether time runs backwards.
+      parts: which way time runs, and how it is shared out over devices.
       feature_axes: how many of the last axes of xs, and of the carry, are features.
-      parts: how time is shared out over devices; None where it is whole.
     """
-    parts = parts or Parts()
     valid = valid_steps(xs.shape[0], seq_lengths, mask, parts.first_step(xs.shape[0]))
     if resets is None:
         return Steps(valid, None)
@@ -113,10 +110,8 @@ def resolve(
         bad = bad & valid
     finite = [jnp.all(jnp.isfinite(x), axis=features) for x in jax.tree.leaves(start)]
     bad_start = ~jnp.stack(finite).all(axis=0)
-    if parts:
-        bad_start = _entering(parts, bad, resets, bad_start)
-    poisoned = since_reset(bad, resets, bad_start, reverse)
-    last = poisoned[0] if reverse else poisoned[-1]
+    poisoned = in_parts(parts, bad, resets, bad_start)
+    last = poisoned[0] if parts.reverse else poisoned[-1]
     return Steps(valid, resets, poisoned, last)
 
 
@@ -144,13 +139,16 @@ def since_reset(
     return happened | (kept & bad_start[None])
 
 
-def _entering(parts: Parts, bad: jax.Array, resets: jax.Array, bad_start: jax.Array) -> jax.Array:
-    """Whether anything bad has happened since the last reset before this part, (*batch,)."""
-    here = since_reset(bad, resets, jnp.zeros_like(bad[0]), parts.reverse)
-    own = here[0 if parts.reverse else -1], jnp.any(resets, axis=0)
-    every = parts.gather(tuple(x[..., None].astype(jnp.int32) for x in own))
-    happened, reset = (x[..., 0] != 0 for x in every)
-    return parts.before(since_reset(happened, reset, bad_start, parts.reverse), bad_start)
+def in_parts(parts: Parts, bad: jax.Array, resets: jax.Array, bad_start: jax.Array) -> jax.Array:
+    """``since_reset`` where time may be shared out over devices, which then meet once."""
+    if parts:
+        here = since_reset(bad, resets, jnp.zeros_like(bad[0]), parts.reverse)
+        own = here[0 if parts.reverse else -1], jnp.any(resets, axis=0)
+        every = parts.gather(tuple(x[..., None].astype(jnp.int32) for x in own))
+        happened, reset = (x[..., 0] != 0 for x in every)
+        after = since_reset(happened, reset, bad_start, parts.reverse)
+        bad_start = parts.before(after, bad_start)
+    return since_reset(bad, resets, bad_start, parts.reverse)
 
 
 def clean(xs: jax.Array, steps: Steps) -> jax.Array:

@@ -112,9 +112,7 @@ def _part(program: Program, weights: Any, rows: Any, steps: Any) -> tuple[Carry,
         # A feature more, so that it is cleaned, differentiated and cut into blocks as inputs are.
         elapsed = jnp.ones_like(xs[..., 0]) if intervals is None else intervals.astype(xs.dtype)
         xs = jnp.concatenate([xs, elapsed[..., None]], axis=-1)
-    known = conditions.resolve(
-        xs, start, seq_lengths, mask, resets, engine.reverse, features, engine.parts
-    )
+    known = conditions.resolve(xs, start, seq_lengths, mask, resets, engine.parts, features)
     xs = conditions.clean(xs, known)
     if known.poisoned is not None:
         start = tuple(jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in start)

@@ -19,13 +19,14 @@ def explicit_axes(xs: jax.Array, axis: int) -> tuple[str, ...]:
     return tuple(placement.mesh_axes((jax.typeof(xs).sharding.spec[axis],)))
 
 
-def manual_axes(name: str | None, xs: jax.Array, *same: Any) -> tuple[str, ...]:
+def manual_axes(name: str | None, xs: jax.Array, *same: Any, called: str = "xs") -> tuple[str, ...]:
     """The mesh axes that time is shared out over by ``sequence_axis``, in a ``jax.shard_map``.
 
     Args:
       name: the option.
       xs: inputs of this device.
       *same: what has no time axis, by name: pairs of a name and a tree of arrays.
+      called: the name of ``xs`` where it has another one.
 
     Returns:
       The axis; none where there is no option, or no ``jax.shard_map`` around the call.
@@ -44,10 +45,10 @@ def manual_axes(name: str | None, xs: jax.Array, *same: Any) -> tuple[str, ...]:
         )
     if name not in placement.varying(xs):
         raise ShapeError(
-            f"xs: expected a part of time on every device of the mesh axis {name!r}, as "
+            f"{called}: expected a part of time on every device of the mesh axis {name!r}, as "
             f"sequence_axis says, got {xs.dtype}{list(xs.shape)} that is the same on all of them. "
             "Likely cause: in_specs of jax.shard_map without this axis, or check_vma=False, with "
-            f"which nobody knows. Cure: {name!r} in the PartitionSpec of xs, where time is."
+            f"which nobody knows. Cure: {name!r} in the PartitionSpec of {called}, where time is."
         )
     for what, tree in same:
         if any(name in placement.varying(x) for x in jax.tree.leaves(tree)):
@@ -61,7 +62,11 @@ def manual_axes(name: str | None, xs: jax.Array, *same: Any) -> tuple[str, ...]:
 
 
 def can_run(
-    axes: tuple[str, ...], implementation: str, *, history: bool, explicit: tuple[str, ...]
+    axes: tuple[str, ...],
+    implementation: str = "auto",
+    *,
+    history: bool = False,
+    explicit: tuple[str, ...],
 ) -> None:
     """Refuses what has no answer where time is shared out.
 
@@ -113,7 +118,7 @@ def shared_out(
       and arrays (T, *batch, ...).
     """
     sharding = jax.typeof(xs).sharding
-    batch = sharding.spec[1:-features]
+    batch = sharding.spec[1 : xs.ndim - features]
     names = {*axes, *placement.mesh_axes(batch)}
     if not axes:
         return run(())

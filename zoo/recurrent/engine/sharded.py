@@ -24,7 +24,8 @@ from zoo.recurrent.engine.elements import cuts
 from zoo.recurrent.engine.linear import Plan
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import ManySteps
-from zoo.recurrent.engine.recurrence import Recurrence, adjoint, compose, recurrence
+from zoo.recurrent.engine.recurrence import Recurrence, adjoint, recurrence
+from zoo.recurrent.engine.summary import one, summary
 
 Tree = Any
 
@@ -81,6 +82,22 @@ def fold(parts: Parts, how: Recurrence, factor: Carry, last: Carry, start: Carry
     return parts.before(recurrence(how, factors, lasts, zeros), start)
 
 
+def of_elements(parts: Parts, how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
+    """A recurrence from its elements, as ``recurrence``, that JAX differentiates as it stands.
+
+    Args:
+      parts: how time is shared out.
+      how: how a part is run.
+      a: what multiplies the carry, arrays (T, ...) of this part.
+      b: what is added, like ``a``.
+      start: what enters the first part, arrays (...).
+    """
+    zeros, end = jax.tree.map(jnp.zeros_like, b), 0 if how.reverse else -1
+    factor = tuple(x[end] for x in recurrence(how, a, zeros, one(how, start)))
+    last = tuple(x[end] for x in recurrence(how, a, b, _only_first(parts, start)))
+    return recurrence(how, a, b, fold(parts, how, factor, last, start))
+
+
 def _where(condition: jax.Array, yes: Carry, no: Carry) -> Carry:
     return tuple(jnp.where(condition, x, y) for x, y in zip(yes, no, strict=True))
 
@@ -92,7 +109,7 @@ def _only_first(parts: Parts, start: Carry) -> Carry:
 def _forward(shared, weights, fixed, start, xs, signals):
     plan, parts = shared.plan, shared.parts
     own = _only_first(parts, start)
-    factor, last = _summary(plan, weights, fixed, own, xs, signals)
+    factor, last = _part(plan, weights, fixed, own, xs, signals)
     entered = fold(parts, plan.how, factor, last, start)
     out, residuals = linear.forward(plan, weights, fixed, entered, xs, signals)
     return out, (residuals, factor)
@@ -102,7 +119,7 @@ def _plain(shared, weights, fixed, start, xs, signals):
     return _forward(shared, weights, fixed, start, xs, signals)[0]
 
 
-def _summary(plan, weights, fixed, start, xs, signals):
+def _part(plan, weights, fixed, start, xs, signals):
     """The product of the factors, and the last carry."""
     blocks = plan.blocks(xs.shape[0])
 
@@ -110,12 +127,9 @@ def _summary(plan, weights, fixed, start, xs, signals):
         x, signals = block
         product = ManySteps(plan.arithmetic, weights, plan.dtype)
         _, a, b = linear.elements_of(plan, product, weights, fixed, x, signals)
-        return compose(plan.how, a, b, *state), None
+        return summary(plan.how, a, b, *state), None
 
-    one = jax.tree.map(jnp.ones_like, start)
-    if plan.cell.complex_pair:
-        one = one[0], jnp.zeros_like(one[1])
-    return blocks.scan(visit, (one, start), blocks.cut((xs, signals)))[0]
+    return blocks.scan(visit, (one(plan.how, start), start), blocks.cut((xs, signals)))[0]
 
 
 def _through(factor, signals):
