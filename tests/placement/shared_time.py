@@ -16,6 +16,7 @@ PART = 8
 """Steps per device of ``MESHES["both"]``."""
 
 MESHES = {"time": {"time": 8}, "both": {"time": 4, "data": 2}, "two": {"a": 2, "b": 2, "data": 2}}
+MESHES["columns"] = {"time": 4, "model": 2}
 INNER = {"layer": "scan_min_gru", "features": H}
 LAYERS = {
     "min_gru": {"name": "scan_min_gru", "features": H},
@@ -85,7 +86,8 @@ class Case:
     Attributes:
       layer: one of ``LAYERS``.
       way: "explicit", or "shard_map" with ``sequence_axis``.
-      mesh: one of ``MESHES``; time is sharded over all axes but "data".
+      mesh: one of ``MESHES``; time is sharded over all axes but "data", and
+        kernels over "model".
       reverse: the layer's.
       given: which conditions; see ``arguments``.
       mode: which derivative; see ``derivative``.
@@ -214,7 +216,8 @@ def run(case: Case, dtype: str) -> dict[str, Any]:
     explicit = case.way == "explicit"
     kind = AxisType.Explicit if explicit else AxisType.Auto
     mesh = jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(kind,) * len(sizes))
-    time = tuple(name for name in sizes if name != "data")
+    time = tuple(name for name in sizes if name not in ("data", "model"))
+    kernel = P(None, "model") if "model" in sizes else P()
     data = "data" if "data" in sizes else None
 
     # Parameters of float32 are exact in float64.
@@ -251,7 +254,7 @@ def run(case: Case, dtype: str) -> dict[str, Any]:
         )
     with jax.set_mesh(mesh):
         where = (
-            jax.device_put(variables, P()),
+            jax.tree.map(lambda x: jax.device_put(x, kernel if x.ndim > 1 else P()), variables),
             jax.device_put(xs, spec(xs)),
             {name: jax.device_put(x, spec(x)) for name, x in given.items()},
         )

@@ -127,7 +127,8 @@ def test_parts_that_do_not_fit(mesh, name, axis, specs, said):
         jax.eval_shape(call, xs, carry, lengths)
 
 
-def test_two_ways_at_once(mesh):
+@pytest.mark.parametrize("spec", [P(("data", "more")), P("data", "more")])
+def test_two_ways_at_once(mesh, spec):
     layer = linear(sequence_axis="data")
     xs = jnp.zeros((4, 4, 3))
     variables = layer.init(jax.random.key(0), None, xs)
@@ -138,7 +139,7 @@ def test_two_ways_at_once(mesh):
         axis_names={"data"},
     )
     with pytest.raises(ValueError, match=r"xs: expected .* either .* got both: 'data', 'more'"):
-        jax.eval_shape(call, jax.device_put(xs, P(("data", "more"))))
+        jax.eval_shape(call, jax.device_put(xs, spec))
 
 
 def test_layers_of_a_stack_share_time_out_alike():

@@ -60,6 +60,7 @@ THOROUGH = tuple(
             Case("min_gru", given="dropouts", options=(("dropout_rate", 0.3),)),
             Case("lru", given="dropouts", options=(("zoneout_rate", 0.3),)),
             Case("lru", mesh="two", given="everything"),
+            *(Case(layer, mesh="columns", given="everything") for layer in LEAVES),
             *(
                 Case(layer, way, given=given, mode=mode)
                 for layer, way in zip(["min_gru", "lru"], WAYS, strict=True)

@@ -167,8 +167,8 @@ def linear_recurrence(
     if b.shape[axis] == 0:
         return b.astype(kind)
     manual = sequence.manual_axes(sequence_axis, b, ("initial", initial), called="b")
+    sequence.can_run(b, axis, manual)
     explicit = sequence.explicit_axes(b, axis)
-    sequence.can_run(manual, explicit=explicit)
     if resets is not None:
         resets = jnp.broadcast_to(resets[..., None] if resets.ndim < b.ndim else resets, b.shape)
         resets = jnp.moveaxis(resets, axis, 0)

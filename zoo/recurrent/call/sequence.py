@@ -62,29 +62,33 @@ def manual_axes(name: str | None, xs: jax.Array, *same: Any, called: str = "xs")
 
 
 def can_run(
+    xs: jax.Array,
+    axis: int,
     axes: tuple[str, ...],
     implementation: str = "auto",
     *,
     history: bool = False,
-    explicit: tuple[str, ...],
 ) -> None:
     """Refuses what has no answer where time is shared out.
 
     Args:
+      xs: inputs.
+      axis: where their time is.
       axes: as from ``manual_axes``.
       implementation: the option.
       history: whether the history of the carry is asked for.
-      explicit: as from ``explicit_axes``.
 
     Raises:
       ValueError: it cannot be run.
     """
-    names = ", ".join(map(repr, (*axes, *explicit)))
-    if axes and explicit:
+    names = ", ".join(map(repr, (*axes, *explicit_axes(xs, axis))))
+    typed = placement.mesh_axes(jax.typeof(xs).sharding.spec)
+    if axes and typed:
         raise ShapeError(
-            f"xs: expected a time axis that is sharded either over explicit mesh axes or by "
-            f"sequence_axis, got both: {names}. Cure: name all in the in_specs of one "
-            "jax.shard_map, or shard time over one of them."
+            f"xs: expected to be sharded either over explicit mesh axes or by sequence_axis, got "
+            f"both: {', '.join(map(repr, (*axes, *typed)))}. Likely cause: axis_names of the "
+            "jax.shard_map without the batch's axis. Cure: all of them in one jax.shard_map, or "
+            "none, where the type of xs says how time is sharded."
         )
     if not names:
         return
@@ -107,6 +111,8 @@ def shared_out(
 ) -> Run:
     """Gives every device its part of time, and of a batch that explicit mesh axes shard.
 
+    Kernels that explicit axes shard are whole on every device while it runs its part.
+
     Args:
       run: from mesh axes that time is shared out over to a run.
       xs: inputs (T, *batch, D).
@@ -119,12 +125,13 @@ def shared_out(
     """
     sharding = jax.typeof(xs).sharding
     batch = sharding.spec[1 : xs.ndim - features]
-    names = {*axes, *placement.mesh_axes(batch)}
     if not axes:
         return run(())
     if math.prod(sharding.mesh.shape[name] for name in axes) == 1:
         # XLA refuses to partition a sum over mesh axes that are all of size one.
         return _on_one(run(()), sharding.spec[0])
+    # All of them: what is sharded otherwise, such as a kernel, is put together before the run.
+    names = set(sharding.mesh.explicit_axes)
     whole, row, step = (PartitionSpec(), PartitionSpec(*batch), PartitionSpec(axes, *batch))
 
     def advance(*trees: Any) -> tuple[Any, Any]:

@@ -59,7 +59,9 @@ class Parts:
         """
         leaves, structure = jax.tree.flatten(tree)
         ends = list(itertools.accumulate(x.shape[-1] for x in leaves))
-        every = jax.lax.all_gather(jnp.concatenate(leaves, axis=-1), self.axes)
+        # Tiled: where a batch is sharded over explicit axes, a new axis would get their place.
+        own = jnp.concatenate(leaves, axis=-1)[None]
+        every = jax.lax.all_gather(own, self.axes, tiled=True)
         return jax.tree.unflatten(structure, jnp.split(every, ends[:-1], axis=-1))
 
     def before(self, after: Arrays, start: Arrays) -> Arrays:

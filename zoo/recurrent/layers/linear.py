@@ -55,6 +55,5 @@ class LinearLayer(LeafLayer):
             return ()
         same = ("carry", carry), ("seq_lengths", given.seq_lengths)
         axes = sequence.manual_axes(self.sequence_axis, xs, *same)
-        explicit = sequence.explicit_axes(xs, axis)
-        sequence.can_run(axes, self.implementation, history=history, explicit=explicit)
+        sequence.can_run(xs, axis, axes, self.implementation, history=history)
         return axes
