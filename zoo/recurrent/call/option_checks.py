@@ -159,6 +159,17 @@ def radius(name: str, value: Any) -> float:
     return float(value)
 
 
+def text_or_none(name: str, value: Any) -> str | None:
+    """Requires a name, or None.
+
+    Raises:
+      TypeError: it is neither.
+    """
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise refusal(TypeError, name, "a name or None", value)
+
+
 def one_of(*choices: str | None) -> Check:
     """Requires one of ``choices``."""
 

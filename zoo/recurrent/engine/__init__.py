@@ -15,8 +15,10 @@ from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.kernels import obstacle
 from zoo.recurrent.engine.kernels import run as _kernels
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
 from zoo.recurrent.engine.recurrence import Recurrence
+from zoo.recurrent.engine.sharded import Shared, sharded
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
@@ -54,6 +56,8 @@ class Engine:
       dtype: dtype of products' operands.
       precision: of ``jax.lax.dot_general``.
       history: whether the carry after every step is asked for, beside what steps put out.
+      sequence_axes: mesh axes that time is shared out over, inside of a ``jax.shard_map``; for
+        linear recurrences, and not for "scan".
     """
 
     implementation: str
@@ -63,6 +67,12 @@ class Engine:
     dtype: Any
     precision: jax.lax.PrecisionLike
     history: bool = False
+    sequence_axes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Parts:
+        """How time is shared out over devices."""
+        return Parts(self.sequence_axes, self.reverse)
 
     def chosen(self, cell: Cell) -> str:
         """The implementation; with "kernel", "fused" runs where ``obstacle`` finds something."""
@@ -123,11 +133,14 @@ class Engine:
         """``run``, in the implementation that was chosen; one step is one step in all of them."""
         cell, chosen = step.cell, self.chosen(step.cell)
         arithmetic = Arithmetic(self.precision, step.work_dtype)
-        alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1
+        alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1 and not self.parts
         if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
             weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
             how, length, keep = self._linear_memory(cell, chosen, start, xs.shape[0], signals)
             plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
+            if self.parts:
+                shared = Shared(plan, self.parts)
+                return sharded(shared, weights, dict(fixed), start, xs, dict(signals))
             return _linear.linear(plan, weights, dict(fixed), start, xs, dict(signals))
         weights = {
             name: {
