@@ -149,7 +149,7 @@ class TestTraining:
         return run
 
     def test_a_stopped_run_goes_on_to_the_same_bits(self, job, tmp_path):
-        import japanese_vowels
+        import resumable
 
         whole, history = job("whole")
         stopped, first_part = job("parts", stop_after=2)
@@ -169,7 +169,7 @@ class TestTraining:
         again, same = job("parts", stop_after=0)
         assert same == both_parts
         jax.tree.map(np.testing.assert_array_equal, again, whole)
-        with pytest.raises(japanese_vowels.OtherSettingsError, match=r"noise=0\.5"):
+        with pytest.raises(resumable.OtherSettingsError, match=r"noise=0\.5"):
             job("parts", noise=0.1)
 
     def test_padding_does_not_count(self):
