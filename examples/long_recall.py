@@ -4,18 +4,17 @@
     python examples/long_recall.py --layer=scan_lstm     the same task and updates, without success
 
 A sequence has 4,096 steps. One of its first 96 shows a symbol together with a mark; now and then a
-symbol is shown without one. After the last step the marked symbol is to be named, one of eight, at
-least 4,000 steps after it was seen. Who has not kept it can only guess: 1 / 8 of the answers are
-right then, and the loss is log 8, about 2.08. Sequences are drawn anew for every update, so there is
-nothing to learn by heart.
+symbol is shown without one. After the last step the marked symbol is to be named, one of eight,
+4,000 steps after it was seen, or more. Who has not kept it can only guess: 1 / 8 of the answers are
+right then, and the loss is log 8, about 2.08. Sequences are drawn anew for every update, so there
+is nothing to learn by heart.
 
 The model makes an embedding of every step, by a product and a gate, which may let marked symbols
-through and others not; the layer sums it up; what it holds after the last step is read. An embedding
-has no bias: a step that shows nothing adds nothing. A loss that is known after the last step only has
-to reach a step 4,000 before it. The forget gates of an LSTM, which are about a half when training
+through and others not; the layer sums it up; what it holds after the last step is read. An
+embedding has no bias: a step that shows nothing adds nothing. What is to be learnt at one step
+is only known 4,000 steps later. The forget gates of an LSTM, which are about a half when training
 begins, multiply its gradient on the way by numbers whose product is zero in floating point. The
-factors of an LRU are drawn, so they can be drawn close to one (``r_min``, ``r_max``), and they
-depend on no input that could disturb them.
+factors of an LRU can be drawn close to one (``r_min``, ``r_max``), and depend on no input.
 
 Every finished epoch, which is some updates here, is kept in ``--workdir``, whole or not at all.
 Ctrl-C stops after the current one; the same command goes on from there.
