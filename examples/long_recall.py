@@ -67,7 +67,7 @@ class Settings:
     """
 
     layer: dict[str, Any]
-    epochs: int = 10
+    epochs: int = 16
     updates: int = 25
     batch_size: int = 16
     steps: int = 4096
@@ -107,7 +107,7 @@ def sequences(key: jax.Array, steps: int, count: int) -> tuple[jax.Array, jax.Ar
     place = jax.random.randint(for_place, (count,), 0, MARKED_WITHIN)
     marked = jnp.arange(steps)[:, None] == place[None]
     shown = marked | jax.random.bernoulli(for_shown, SHOWN, (steps, count))
-    xs = jax.nn.one_hot(symbols, SYMBOLS) * shown[..., None]
+    xs = jax.nn.one_hot(symbols, SYMBOLS) * shown[..., None].astype(float)
     answers = jnp.take_along_axis(symbols, place[None], axis=0)[0]
     return jnp.concatenate([xs, marked[..., None].astype(xs.dtype)], axis=-1), answers
 
@@ -279,7 +279,7 @@ def main(arguments: list[str]) -> None:
     losses, shares, seconds = (
         [epoch[name] for epoch in history] for name in ("loss", "accuracy", "seconds")
     )
-    title = f"{json.dumps(settings.layer)}: {reached:.3f} right, by guessing {GUESSING:.3f}"
+    title = f"{json.dumps(settings.layer)}: {reached:.3f} right"
     draw_curve(chart, title, losses, shares, GUESSING)
     print(f"right answers   {reached:.3f}")
     print(f"by guessing     {GUESSING:.3f}")

@@ -54,7 +54,9 @@ def draw_curve(
     figure.suptitle(title, fontsize=10, wrap=True)
     beside = _learning_curve(figure.subplots(), losses, accuracies, "right answers")
     beside.axhline(guessing, color="tab:gray", linestyle="--")
-    beside.annotate("guessing", (1, guessing), (0, 3), textcoords="offset points", color="tab:gray")
+    beside.annotate(
+        "guessing", (len(losses), guessing), (0, 3), textcoords="offset points", ha="right"
+    )
     figure.savefig(path, dpi=120)
 
 
