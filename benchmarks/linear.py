@@ -1,7 +1,7 @@
 """Compares linear recurrences with other ways to run them, on the same work, in one run.
 
-    python -m benchmarks.linear                     everything
-    python -m benchmarks.linear --quick             a look whether all is well, a minute or two
+    python -m benchmarks.linear                     minGRU and LRU, 1,024 to 65,536 steps
+    python -m benchmarks.linear --quick             a look whether all is well
     python -m benchmarks.linear --markdown          the tables of the last run again
     python -m benchmarks.linear --from old.json,new.json    two runs side by side
 
