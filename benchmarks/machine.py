@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("jax", "jaxlib", "flax", "dm-haiku", "keras", "torch", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "dm-haiku", "keras", "torch", "memorax", "numpy")
 
 
 def cores() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks import peers
 from benchmarks.cases import Case, Data, draw
-from benchmarks.peers import LIBRARIES, Competitor
+from benchmarks.peers import NAMES, Competitor
 from benchmarks.progress import Progress
 from benchmarks.results import Result, Series
 from benchmarks.timing import interleave, why
@@ -92,7 +92,7 @@ def _assemble(
         try:
             made = peers.competitors(library, task.case, data)
         except Exception as error:
-            missing[LIBRARIES[library]] = why(error)
+            missing[NAMES[library]] = why(error)
             continue
         for competitor in made:
             stack.callback(competitor.close)

@@ -3,12 +3,22 @@
 import math
 from pathlib import Path
 
-from benchmarks.peers import LIBRARIES
+from benchmarks.peers import NAMES
 from benchmarks.report import TITLES
 from benchmarks.results import BASE, Report, Result
 
 # Readable for people who do not see red and green apart (Okabe & Ito).
-_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#999999", "#CCCCCC")
+_COLOURS = (
+    "#0072B2",
+    "#56B4E9",
+    "#009E73",
+    "#E69F00",
+    "#D55E00",
+    "#999999",
+    "#CCCCCC",
+    "#CC79A7",
+    "#F0E442",
+)
 
 
 def plot(report: Report, dtype: str, path: Path) -> None:
@@ -58,9 +68,9 @@ def plot(report: Report, dtype: str, path: Path) -> None:
 def _labels(results: list[Result]) -> list[str]:
     """Our other implementations one by one, and every peer by its best form."""
     names = [s.name for r in results for s in r.series if s.library == "ours" and s.name != BASE]
-    others = [library for library in LIBRARIES if library != "ours"]
+    others = [library for library in NAMES if library != "ours"]
     there = [library for library in others if any(r.best(library) for r in results)]
-    return [*dict.fromkeys(LIBRARIES[library] for library in there), *dict.fromkeys(names)]
+    return [*dict.fromkeys(NAMES[library] for library in there), *dict.fromkeys(names)]
 
 
 def _panel(axis, results: list[Result], colours: dict[str, str]) -> None:
@@ -92,7 +102,7 @@ def _panel(axis, results: list[Result], colours: dict[str, str]) -> None:
 
 
 def _ratio(result: Result, label: str) -> float | None:
-    for library, name in LIBRARIES.items():
+    for library, name in NAMES.items():
         if name == label:
             return result.best(library)
     return result.ratios().get(label)

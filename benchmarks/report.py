@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Iterable, Sequence
 
-from benchmarks.peers import LIBRARIES
+from benchmarks.peers import NAMES
 from benchmarks.results import BASE, Report, Result, Series
 from benchmarks.timing import geometric_mean
 
@@ -24,6 +24,10 @@ _SUMMARY = (
     ("eager", "linen"),
     ("step", "linen"),
     ("step", "torch"),
+    *((quantity, "tree") for quantity in ("gradient", "forward", "memory", "compile", "step")),
+    *((quantity, "steps") for quantity in ("gradient", "forward", "memory", "compile", "step")),
+    *((quantity, "memorax") for quantity in ("gradient", "forward", "memory", "compile", "step")),
+    ("step", "gated"),
 )
 
 
@@ -100,7 +104,7 @@ def summary(report: Report, dtype: str) -> list[list[str]]:
     results = [r for r in report.select() if r.case.dtype == dtype]
     rows = []
     for quantity, library in _SUMMARY:
-        row = [f"{quantity}, {LIBRARIES[library]}"]
+        row = [f"{quantity}, {NAMES[library]}"]
         for group in _groups(report, dtype).values():
             found = [
                 (ratio, r.case)

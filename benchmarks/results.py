@@ -123,6 +123,6 @@ class Report:
             return cls(results=results, **fields)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"expected a JSON that benchmarks.recurrent wrote, got {path} "
+                f"expected a JSON that benchmarks wrote, got {path} "
                 f"({type(error).__name__}: {error})"
             ) from error

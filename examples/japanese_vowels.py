@@ -31,7 +31,7 @@ import numpy as np
 import optax
 import vowel_recordings
 from absl import app, flags, logging
-from resumable import Checkpoints, StopRequest
+from resumable import Checkpoints, OtherSettingsError, StopRequest, require_same
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from training_chart import draw
 from vowel_recordings import Recordings
@@ -67,10 +67,6 @@ class Settings:
     dropout: float = 0.2
     noise: float = 0.5
     seed: int = 0
-
-
-class OtherSettingsError(ValueError):
-    """A folder holds a run with other settings than those asked for."""
 
 
 class SpeakerClassifier(nn.Module):
@@ -202,7 +198,7 @@ def run(
         found = checkpoints.restore(state)
         if found is not None:
             state, notes = found
-            _require_same(notes["settings"], now, workdir)
+            require_same(notes["settings"], now, workdir)
             history = notes["history"]
         if len(history) == settings.epochs:
             return state, history
@@ -220,16 +216,6 @@ def run(
                 news = f"loss {loss:.3f}  accuracy {accuracy:.3f}"
                 progress.update(task, advance=1, news=news)
     return state, history
-
-
-def _require_same(before: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
-    differing = sorted(name for name in before | now if before.get(name) != now.get(name))
-    if differing:
-        changes = ", ".join(f"{name}={before.get(name)!r}" for name in differing)
-        raise OtherSettingsError(
-            f"{workdir} holds a run with other settings ({changes}); go on with those, name "
-            "another --workdir, or start over with --noresume"
-        )
 
 
 def _progress() -> Progress:

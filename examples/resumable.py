@@ -11,6 +11,30 @@ import orbax.checkpoint as ocp
 Tree = Any
 
 
+class OtherSettingsError(ValueError):
+    """A folder holds a run with other settings than those asked for."""
+
+
+def require_same(before: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
+    """Refuses to go on with settings that a run did not begin with.
+
+    Args:
+      before: those it began with.
+      now: those asked for.
+      workdir: where it lives, for the message.
+
+    Raises:
+      OtherSettingsError: they differ.
+    """
+    differing = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if differing:
+        changes = ", ".join(f"{name}={before.get(name)!r}" for name in differing)
+        raise OtherSettingsError(
+            f"{workdir} holds a run with other settings ({changes}); go on with those, name "
+            "another --workdir, or start over with --noresume"
+        )
+
+
 class Checkpoints:
     """The newest epoch of a run, in a folder of its own; each is written whole or not at all.
 

@@ -1,4 +1,4 @@
-"""The picture of a finished training run: learning curve and confusion matrix."""
+"""The picture of a finished training run: learning curve, and confusion matrix if there is one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,14 +34,43 @@ def draw(
     figure.savefig(path, dpi=120)
 
 
-def _learning_curve(axes: Axes, losses: Sequence[float], accuracies: Sequence[float]) -> None:
+def draw_curve(
+    path: Path,
+    title: str,
+    losses: Sequence[float],
+    accuracies: Sequence[float],
+    guessing: float,
+) -> None:
+    """Writes a PNG of the learning curve alone.
+
+    Args:
+      path: where to.
+      title: what stands above.
+      losses: training loss of every epoch.
+      accuracies: share of right answers of every epoch.
+      guessing: the share that is reached by guessing.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure.suptitle(title, fontsize=10, wrap=True)
+    beside = _learning_curve(figure.subplots(), losses, accuracies, "right answers")
+    beside.axhline(guessing, color="tab:gray", linestyle="--")
+    beside.annotate(
+        "guessing", (len(losses), guessing), (0, 3), textcoords="offset points", ha="right"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def _learning_curve(
+    axes: Axes, losses: Sequence[float], accuracies: Sequence[float], what: str = "test accuracy"
+) -> Axes:
     epochs = np.arange(1, len(losses) + 1)
     (loss,) = axes.plot(epochs, losses, color="tab:orange", label="training loss")
     axes.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     beside = axes.twinx()
-    (accuracy,) = beside.plot(epochs, accuracies, color="tab:blue", label="test accuracy")
-    beside.set(ylabel="test accuracy", ylim=(0, 1))
+    (accuracy,) = beside.plot(epochs, accuracies, color="tab:blue", label=what)
+    beside.set(ylabel=what, ylim=(0, 1.05))
     axes.legend(handles=[loss, accuracy], loc="center right")
+    return beside
 
 
 def _confusion(axes: Axes, truth: np.ndarray, predictions: np.ndarray) -> None:

@@ -18,6 +18,18 @@ LIBRARIES = {
 }
 """What people call each library, by the name of its file here."""
 
+LINEAR_LIBRARIES = {
+    "ours": LIBRARIES["ours"],
+    "tree": "associative scan",
+    "steps": "nn.scan",
+    "memorax": "memorax",
+    "gated": "scan_gru",
+    "copy": "copy",
+}
+"""The same for linear recurrences, see ``benchmarks.linear``."""
+
+NAMES = LIBRARIES | LINEAR_LIBRARIES
+
 
 @dataclasses.dataclass(frozen=True)
 class Competitor:
@@ -25,9 +37,10 @@ class Competitor:
 
     Attributes:
       name: unique among the competitors of a case.
-      library: one of ``LIBRARIES``.
+      library: one of ``NAMES``.
       checksum: the sum of outputs times cotangents; None where the library's cell has other
-        equations (of the same cost), so that there is nothing to compare.
+        equations (of the same cost), so that there is nothing to compare. Its name says so, or
+        it is no layer.
       forward: outputs of all steps, compiled ahead of time where there is a compiler.
       gradient: of that sum, with respect to all parameters and to the inputs.
       compile: from a function to the executable of its gradient.
@@ -53,7 +66,7 @@ def competitors(library: str, case: Case, data: Data) -> list[Competitor]:
     """Makes the competitors that a library has for a case.
 
     Args:
-      library: one of ``LIBRARIES``.
+      library: one of ``NAMES``.
       case: the problem.
       data: its numbers.
 
@@ -63,6 +76,6 @@ def competitors(library: str, case: Case, data: Data) -> list[Competitor]:
     Raises:
       ImportError: the library is not installed.
     """
-    if case.ours_alone and library != "ours":
+    if case.ours_alone and library not in LINEAR_LIBRARIES:
         return []
     return importlib.import_module(f"benchmarks.peers.{library}").competitors(case, data)

@@ -2,6 +2,8 @@
 
 import contextlib
 import unittest.mock
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +12,16 @@ from benchmarks.parity import implementations
 from benchmarks.peers import Competitor, compiled
 
 
-def competitors(case: Case, data: Data) -> list[Competitor]:
-    """Our layer under each implementation, or with and without ``checkpoint_every``."""
+def competitors(case: Case, data: Data, names: Sequence[str] | None = None) -> list[Competitor]:
+    """Our layer under each implementation, or with and without ``checkpoint_every``.
+
+    Args:
+      case: the problem.
+      data: its numbers.
+      names: the implementations; all that there are by default.
+    """
+    if names is not None:
+        return [_competitor(case, data, implementation=name) for name in names]
     if case.checkpoint_every is not None:
         return [
             _competitor(case, data),
@@ -38,7 +48,6 @@ def _competitor(
     """Our layer under options; ``block`` is how many steps the fused engine takes at once."""
     import registry
 
-    # Drawn in float32, because bfloat16 has no orthogonal matrices, and cast to what is measured.
     layer = registry.build(
         f"scan_{case.cell}",
         features=case.size.features,
@@ -47,13 +56,7 @@ def _competitor(
         **({"heads": case.heads} if case.heads > 1 else {}),
         **options,
     )
-    params = data.params
-    if not params:
-        import jax
-
-        drawn = jax.jit(layer.init)(jax.random.key(0), None, data.xs)
-        params = jax.tree.map(np.asarray, drawn["params"])
-    variables = {"params": compiled.to_device(params, case)}
+    variables = {"params": compiled.to_device(data.params or _drawn_by(layer, data), case)}
     suffix = "".join(f" {name}={value}" for name, value in options.items())
     if block is not None:
         suffix += f" block={block}"
@@ -73,6 +76,21 @@ def _competitor(
         step=lambda variables, carry, x: layer.apply(variables, carry, x, method="step"),
         carry=layer.initialize_carry(None, data.xs.shape[1:]),
     )
+
+
+def drawn(case: Case, data: Data) -> dict[str, Any]:
+    """The parameters that every one of our competitors has for a cell that is ours alone."""
+    import registry
+
+    return _drawn_by(registry.build(f"scan_{case.cell}", features=case.size.features), data)
+
+
+def _drawn_by(layer: Any, data: Data) -> dict[str, Any]:
+    """Drawn in float32, because bfloat16 has no orthogonal matrices; cast to what is measured."""
+    import jax
+
+    variables = jax.jit(layer.init)(jax.random.key(0), None, data.xs)
+    return jax.tree.map(np.asarray, variables["params"])
 
 
 def _blocks_of(steps: int | None) -> contextlib.AbstractContextManager:

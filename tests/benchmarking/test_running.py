@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cases, measure, peers, recurrent, results, timing
+from benchmarks import cases, measure, peers, recurrent, results, running, timing
 from benchmarks.cases import Case, Size
 from benchmarks.measure import Task
 from benchmarks.peers import Competitor
@@ -140,7 +140,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
         yield result("gradient", {"ours auto": ("ours", [1.0])}, task.case)
 
     own = Report(MACHINE, "")
-    recurrent.collect(own, tasks, path, Quiet(), measured)
+    running.collect(own, tasks, path, Quiet(), measured)
     assert not own.complete
     assert Report.load(path) == own
     assert [(r.case.size, r.quantity) for r in own.results] == [
@@ -148,7 +148,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
         (SMALL, "gradient"),
         (LARGE, "forward"),
     ]
-    recurrent.collect(own, tasks[:1], path, Quiet(), measured)
+    running.collect(own, tasks[:1], path, Quiet(), measured)
     assert Report.load(path).complete
 
 

@@ -149,7 +149,7 @@ class TestTraining:
         return run
 
     def test_a_stopped_run_goes_on_to_the_same_bits(self, job, tmp_path):
-        import japanese_vowels
+        import resumable
 
         whole, history = job("whole")
         stopped, first_part = job("parts", stop_after=2)
@@ -169,7 +169,7 @@ class TestTraining:
         again, same = job("parts", stop_after=0)
         assert same == both_parts
         jax.tree.map(np.testing.assert_array_equal, again, whole)
-        with pytest.raises(japanese_vowels.OtherSettingsError, match=r"noise=0\.5"):
+        with pytest.raises(resumable.OtherSettingsError, match=r"noise=0\.5"):
             job("parts", noise=0.1)
 
     def test_padding_does_not_count(self):
@@ -262,6 +262,63 @@ class TestMemory:
         assert 1.2 / memory_rl.SYMBOLS < limit < 0.5
 
 
+class TestLongRecall:
+    def test_the_marked_symbol_is_the_answer(self):
+        import long_recall
+
+        steps = 100
+        xs, answers = long_recall.sequences(jax.random.key(0), steps, 5)
+        assert xs.shape == (steps, 5, long_recall.SYMBOLS + 1)
+        symbols, marks = np.asarray(xs[..., :-1]), np.asarray(xs[..., -1])
+        np.testing.assert_array_equal(marks.sum(axis=0), 1)
+        place = marks.argmax(axis=0)
+        assert (place < long_recall.MARKED_WITHIN).all()
+        np.testing.assert_array_equal(symbols[place, range(5)].argmax(axis=-1), answers)
+        assert set(np.unique(symbols.sum(axis=-1))) <= {0.0, 1.0}
+        many = long_recall.sequences(jax.random.key(1), steps, 400)[0]
+        shown = float(many[..., :-1].sum()) / 400 - 1
+        assert shown == pytest.approx(steps * long_recall.SHOWN, rel=0.2)
+
+    def test_a_stopped_run_goes_on_to_the_same_bits(self, tmp_path):
+        import long_recall
+        from resumable import OtherSettingsError
+
+        layer = {**long_recall.LAYER, "features": 4}
+        sizes = {"updates": 2, "batch_size": 3, "steps": 100, "tests": 5}
+
+        def run(workdir, stop_after=3, **others):
+            asked = iter(range(100))
+            settings = long_recall.Settings(layer, epochs=3, **sizes, **others)
+            stop = lambda: next(asked) == stop_after  # noqa: E731
+            # Optax mixes dtypes.
+            with jax.numpy_dtype_promotion("standard"):
+                return long_recall.run(settings, tmp_path / workdir, stop=stop)
+
+        whole, history = run("whole")
+        assert 0.0 <= whole <= 1.0 and len(history) == 3
+        nothing, first_part = run("parts", stop_after=1)
+        assert nothing is None and len(first_part) == 1
+        resumed, both_parts = run("parts")
+        assert resumed == whole and both_parts[:1] == first_part
+        assert [e["loss"] for e in both_parts] == [e["loss"] for e in history]
+        with pytest.raises(OtherSettingsError, match="seed=0"):
+            run("parts", seed=1)
+
+    def test_its_layer_is_long_of_memory_unless_another_is_asked_for(self, command_line):
+        import long_recall
+
+        command_line()
+        assert long_recall.layer_config() == long_recall.LAYER
+        command_line("--layer=scan_lstm")
+        assert long_recall.layer_config() == {"name": "scan_lstm", "features": 64}
+
+    def test_the_chart_is_a_picture(self, tmp_path):
+        from training_chart import draw_curve
+
+        draw_curve(tmp_path / "a.png", "title", [2.0, 1.0], [0.1, 0.9], 0.125)
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def started(*arguments: Any, **options: Any) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -330,3 +387,8 @@ class TestPromises:
         limit = float(shares["best possible without resets"])
         assert with_resets >= 0.98
         assert without <= limit + 0.03 < 0.5
+
+    def test_a_linear_layer_remembers_over_4000_steps(self, tmp_path):
+        output = said(started(EXAMPLES / "long_recall.py", cwd=tmp_path))
+        assert float(re.search(r"right answers +(\d\.\d+)", output)[1]) >= 0.95
+        assert (tmp_path / "runs/long_recall/scan_lru-0/result.png").exists()
