@@ -51,7 +51,13 @@ def pieces(
         ]
 
     def kits() -> list[str]:
-        return [f"kit/{name}/{way}" for name in layers for way in implementations(name)]
+        # No kernel is taken at the sizes of the kit.
+        return [
+            f"kit/{name}/{way}"
+            for name in layers
+            for way in implementations(name)
+            if way != "kernel"
+        ]
 
     makers: dict[str, Callable[[], list[str]]] = {
         "parity": lambda: [f"parity/{name}" for name in layers],

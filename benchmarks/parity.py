@@ -10,6 +10,8 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
 """Of the largest entry of each array; a wrong equation is off by about 1."""
 
 _STEPS, _BATCH, _INPUTS, _FEATURES = 24, 4, 6, 8
+# The fewest with which a kernel is taken.
+_KERNEL_FEATURES = 64
 
 
 def implementations(name: str) -> list[str]:
@@ -32,7 +34,7 @@ def implementations(name: str) -> list[str]:
 def parity(name: str) -> dict[str, float]:
     """Runs a registered layer in every implementation and dtype on JAX's default device.
 
-    Inputs have lengths and resets. Products are made in the highest precision.
+    Inputs have lengths and resets. Products are made in the highest precision, but in a kernel.
 
     Args:
       name: registered name of a leaf layer, such as "scan_gru".
@@ -44,18 +46,22 @@ def parity(name: str) -> dict[str, float]:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    with jax.default_matmul_precision("highest"):
-        expected = _run(name, "scan", "float64", jax.local_devices(backend="cpu")[0])
-        return {
-            f"{implementation} {dtype}": _error(
-                _run(name, implementation, dtype, jax.devices()[0]), expected
-            )
-            for implementation in implementations(name)
-            for dtype in TOLERANCE
-        }
+    cpu, here = jax.local_devices(backend="cpu")[0], jax.devices()[0]
+    found = {}
+    for implementation in implementations(name):
+        kernel = implementation == "kernel"
+        features = _KERNEL_FEATURES if kernel else _FEATURES
+        expected = _run(name, features, "scan", "float64", cpu)
+        # A kernel multiplies as tensor cores do, and is not taken where more is asked for.
+        precision = contextlib.nullcontext() if kernel else jax.default_matmul_precision("highest")
+        for dtype in ("bfloat16",) if kernel else TOLERANCE:
+            with precision:
+                got = _run(name, features, implementation, dtype, here)
+            found[f"{implementation} {dtype}"] = _error(got, expected)
+    return found
 
 
-def _run(name: str, implementation: str, dtype: str, device: Any) -> Any:
+def _run(name: str, features: int, implementation: str, dtype: str, device: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
@@ -64,7 +70,7 @@ def _run(name: str, implementation: str, dtype: str, device: Any) -> Any:
     wide = dtype == "float64"
     layer = registry.build(
         name,
-        features=_FEATURES,
+        features=features,
         implementation=implementation,
         dtype=dtype,
         param_dtype="float64" if wide else "float32",
@@ -74,7 +80,7 @@ def _run(name: str, implementation: str, dtype: str, device: Any) -> Any:
         jax.tree.map,
         lambda x: jax.device_put(jnp.asarray(x, "float64" if wide else "float32"), device),
     )
-    params, start, xs, cotangent, resets, lengths = _numbers(name)
+    params, start, xs, cotangent, resets, lengths = _numbers(name, features)
     resets, lengths = jax.device_put((resets, lengths), device)
 
     @jax.jit
@@ -94,14 +100,14 @@ def _run(name: str, implementation: str, dtype: str, device: Any) -> Any:
 
 
 @functools.cache
-def _numbers(name: str) -> Any:
+def _numbers(name: str, features: int) -> Any:
     """Parameters, first carry, inputs, cotangent, resets and lengths, in NumPy."""
     import jax
 
     import registry
 
     random = np.random.default_rng(0)
-    layer = registry.build(name, features=_FEATURES)
+    layer = registry.build(name, features=features)
     space = (4,) * (layer.feature_axes - 1)
     xs = random.standard_normal((_STEPS, _BATCH, *space, _INPUTS)).astype(np.float32)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -117,7 +123,7 @@ def _numbers(name: str) -> Any:
         jax.tree.map(np.asarray, params),
         jax.tree.map(np.asarray, start),
         xs,
-        random.standard_normal((*xs.shape[:-1], _FEATURES)).astype(np.float32),
+        random.standard_normal((*xs.shape[:-1], features)).astype(np.float32),
         random.random((_STEPS, _BATCH)) < 0.1,
         np.array([_STEPS, _STEPS - 5, 3, _STEPS]),
     )

@@ -28,6 +28,8 @@ def competitors(case: Case, data: Data, names: Sequence[str] | None = None) -> l
             _competitor(case, data, checkpoint_every=case.checkpoint_every),
         ]
     names = ["auto", *implementations(f"scan_{case.cell}")]
+    if case.platform == "cpu" and "kernel" in names:
+        names.remove("kernel")
     ways = [_competitor(case, data, implementation=name) for name in names]
     if case.sweep and "parallel" not in names:
         ways.append(_competitor(case, data, implementation="scan", unroll=8))
