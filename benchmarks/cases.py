@@ -61,6 +61,7 @@ class Case:
       platform: where it runs: "cpu" or "gpu".
       checkpoint_every: if given, our layer is compared with itself under this option.
       heads: blocks of the recurrent kernel; with more than one, our layer is compared with itself.
+      sweep: whether our layer takes part in more ways than users choose between.
     """
 
     cell: str
@@ -69,6 +70,7 @@ class Case:
     platform: str = "cpu"
     checkpoint_every: int | None = None
     heads: int = 1
+    sweep: bool = False
 
     @property
     def ours_alone(self) -> bool:

@@ -138,7 +138,13 @@ def main(arguments: Sequence[str]) -> int:
         raise app.UsageError(f"expected options alone, got {' '.join(arguments[1:])!r}")
     options = flags.FLAGS
     if options.piece:
-        found = do(options.piece, options.peers, options.rounds, options.prepare)
+        found = do(
+            options.piece,
+            options.peers,
+            options.rounds,
+            sweep=options.sweep,
+            prepare=options.prepare,
+        )
         Path(options.answer).write_text(json.dumps(found), encoding="utf-8")
         return 0
     import registry
@@ -148,6 +154,7 @@ def main(arguments: Sequence[str]) -> int:
     layers = options.layers or [name for name in registry.names("scan_*")]
     names = options.names or pieces(options.pieces, layers, options.cells, sizes, options.dtypes)
     own = [f"--peers={','.join(options.peers)}", f"--rounds={options.rounds}"]
+    own.append(f"--sweep={options.sweep}")
     run = Run(out, 60.0 * options.minutes, options.jobs or max(1, machine.cores() // 2), own)
     with Progress(len(names)) as progress:
         interrupted = False
@@ -181,6 +188,9 @@ def define_flags() -> None:
     flags.DEFINE_list("dtypes", list(DTYPES), f"Some of {', '.join(DTYPES)}.")
     flags.DEFINE_list("peers", list(LIBRARIES), f"Libraries: {', '.join(LIBRARIES)}.")
     flags.DEFINE_integer("rounds", 7, "Rounds of every measurement.", lower_bound=1)
+    flags.DEFINE_boolean(
+        "sweep", True, "Whether gated layers are measured with several blocks and unrolls, too."
+    )
     flags.DEFINE_integer("jobs", None, "Processes side by side; half the cores by default.")
     flags.DEFINE_string("piece", None, "Do this piece alone, in this process.")
     flags.DEFINE_boolean("prepare", False, "With --piece: only compile what would be measured.")

@@ -63,13 +63,21 @@ def pieces(
     return [name for kind in KINDS if kind in kinds for name in makers[kind]()]
 
 
-def do(piece: str, libraries: Sequence[str], rounds: int, prepare: bool = False) -> Any:
+def do(
+    piece: str,
+    libraries: Sequence[str],
+    rounds: int,
+    *,
+    sweep: bool = True,
+    prepare: bool = False,
+) -> Any:
     """Does a piece, in this process.
 
     Args:
       piece: its name.
       libraries: whose competitors are measured.
       rounds: how often they are measured.
+      sweep: whether gated layers take part with other blocks and more steps per iteration, too.
       prepare: only compile what would be measured, which fills JAX's compilation cache.
 
     Returns:
@@ -84,7 +92,8 @@ def do(piece: str, libraries: Sequence[str], rounds: int, prepare: bool = False)
 
     cell, size, dtype = of[0], Size.parse(of[1]), of[2]
     heads = max(1, size.features // _HEAD) if kind == "heads" else 1
-    case = Case(cell, size, dtype, jax.default_backend(), heads=heads)
+    sweep = sweep and kind == "gated"
+    case = Case(cell, size, dtype, jax.default_backend(), heads=heads, sweep=sweep)
     if prepare:
         return _prepare(case, libraries)
     task = Task(case, tuple(libraries), _QUANTITIES, rounds)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -12,6 +13,11 @@ from registry.errors import LoadError
 
 # Every Flax module has these two: they place it in a module tree and say nothing about the layer.
 _MODULE_OPTIONS = {"parent", "name"}
+
+
+# Python's imports hold a lock per module, and two threads that enter a package at different places
+# wait for each other: one of them then meets half a module.
+_IMPORTING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Spec:
         if callable(self.factory):
             return self
         try:
-            factory = pkgutil.resolve_name(self.factory)
+            with _IMPORTING:
+                factory = pkgutil.resolve_name(self.factory)
         except (Exception, SystemExit) as error:  # a plugin must not end the process it is named in
             reason = f"importing {self.factory!r} raised {type(error).__name__}: {error}"
             raise LoadError(self.name, self.where, reason) from error

@@ -29,7 +29,7 @@ def competitors(case: Case, data: Data, names: Sequence[str] | None = None) -> l
         ]
     names = ["auto", *implementations(f"scan_{case.cell}")]
     ways = [_competitor(case, data, implementation=name) for name in names]
-    if case.platform == "gpu" and "parallel" not in names and case.heads == 1:
+    if case.sweep and "parallel" not in names:
         ways.append(_competitor(case, data, implementation="scan", unroll=8))
         for block in (64, case.size.steps):
             for unroll in (1, 8):

@@ -1,6 +1,8 @@
 """Runs programs beside the tests: this process has started JAX with the devices that it has."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +39,28 @@ def said(process: subprocess.Popen) -> str:
         output, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors
     return output
+
+
+def losses(*command: Any, processes: int, devices: int) -> list[float]:
+    """What a training program prints, the same in each of so many processes that are joined.
+
+    Args:
+      *command: the program; it is given an address, how many processes, and which of them it is.
+      processes: how many.
+      devices: how many each of them has.
+    """
+    address = f"localhost:{_free_port()}"
+    running = [
+        started(*command, address, processes, process, devices=devices)
+        for process in range(processes)
+    ]
+    # Gloo reports its connections in between.
+    printed = [re.findall(r"^\d\.\d{6}$", said(process), re.MULTILINE) for process in running]
+    assert printed == printed[:1] * processes
+    return list(map(float, printed[0]))
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]

@@ -1,5 +1,7 @@
 """The registry under many threads at once."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -64,3 +66,31 @@ def test_no_lock_is_held_while_a_factory_runs():
 
     registry.register("acme.outer", factory)
     assert registry.build("acme.outer")
+
+
+AT_ONCE = """
+import sys, threading, registry
+
+names = ["scan_gru", "scan_lstm", "scan_lru", "scan_conv_gru", "stack", "scan_s5", "scan_slstm"]
+start, failed = threading.Barrier(len(names)), []
+
+def load(name):
+    start.wait()
+    try:
+        registry.spec(name)
+    except Exception as error:
+        failed.append(f"{name}: {error}")
+
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=load, args=(name,)) for name in names]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit("; ".join(failed) or 0)
+"""
+
+
+def test_layers_are_loaded_by_many_threads_at_once():
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -73,6 +73,9 @@ class Cell:
     use_bias: bool = True
     heads: int = 1
 
+    equation: ClassVar[str] = ""
+    """The name of this class's own equation where an engine knows it; no subclass inherits it."""
+
     carry_names: ClassVar[tuple[str, ...]] = ("h",)
     """Names of the arrays of the carry; the last one is the output."""
 

@@ -1,13 +1,16 @@
 """Layers as plain functions: the simplified GRU, a GRU's final state, a linear recurrence."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.call import conditions, dtypes, element_checks
+from zoo.recurrent.call import conditions, dtypes, element_checks, placement, sequence
 from zoo.recurrent.cell import times
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.recurrence import Recurrence, recurrence, runs_as_tree
+from zoo.recurrent.engine.sharded import of_elements
 from zoo.recurrent.layers.gru import ScanGRU
 
 Params = dict[str, jax.Array]
@@ -124,6 +127,7 @@ def linear_recurrence(
     resets: jax.Array | None = None,
     axis: int = 0,
     reverse: bool = False,
+    sequence_axis: str | None = None,
 ) -> jax.Array:
     r"""Runs ``h' = a * h + b``, element by element, over the time axis of ``a`` and ``b``.
 
@@ -140,6 +144,8 @@ def linear_recurrence(
         next reset, which neither values nor gradients of later steps feel.
       axis: where time is.
       reverse: whether time runs backwards; what is returned stays in the order of b.
+      sequence_axis: inside of a ``jax.shard_map``, the mesh axis that shares time out over devices;
+        None where time is whole there. On an explicit mesh the type of b says it.
 
     Returns:
       h after every step, of the shape of b and of the common dtype of a, b and initial. It is
@@ -160,35 +166,48 @@ def linear_recurrence(
     kind = element_checks.common_dtype(a, b, initial)
     if b.shape[axis] == 0:
         return b.astype(kind)
-    if initial is None:
-        initial = jnp.zeros_like(b, shape=b.shape[:axis] + b.shape[axis + 1 :])
+    manual = sequence.manual_axes(sequence_axis, b, ("initial", initial), called="b")
+    sequence.can_run(b, axis, manual)
+    explicit = sequence.explicit_axes(b, axis)
+    if resets is not None:
+        resets = jnp.broadcast_to(resets[..., None] if resets.ndim < b.ndim else resets, b.shape)
+        resets = jnp.moveaxis(resets, axis, 0)
     a, b = jnp.moveaxis(a, axis, 0), jnp.moveaxis(b, axis, 0)
+
+    def part(axes: tuple[str, ...]) -> sequence.Run:
+        return functools.partial(_recurrence, kind, Parts((*manual, *axes), reverse))
+
+    _, h = sequence.shared_out(part, b, explicit, 0)((), initial, (a, b, resets))
+    return jnp.moveaxis(h, 0, axis)
+
+
+def _recurrence(kind: Any, parts: Parts, _: Any, initial: Any, steps: Any) -> tuple[Any, jax.Array]:
+    """Runs ``linear_recurrence`` where time is first, or a part of it; see ``shared_out``."""
+    a, b, resets = steps
+    initial = placement.like_data(jnp.zeros_like(b[0]) if initial is None else initial, b, 0)
+    a, b, initial = placement.mark_varying(a, b, initial)
     pair = jnp.issubdtype(kind, jnp.complexfloating)
 
-    def parts(x: jax.Array) -> tuple[jax.Array, ...]:
+    def apart(x: jax.Array) -> tuple[jax.Array, ...]:
         x = x.astype(kind)
         own = (x.real, x.imag) if pair else (x,)
         return tuple(part.astype(dtypes.promote(part.dtype, jnp.float32)) for part in own)
 
-    factors, added, start = parts(a), parts(b), parts(initial)
-    bad = None
-    if resets is not None:
-        if resets.ndim < b.ndim:
-            resets = resets[..., None]
-        resets = jnp.broadcast_to(jnp.moveaxis(resets, axis, 0), b.shape)
-        bad = conditions.since_reset(
-            ~(jnp.isfinite(a) & jnp.isfinite(b)), resets, ~jnp.isfinite(initial), reverse
-        )
-        factors, added, start = _with_resets(factors, added, start, resets, bad, pair)
+    factors, added, start = apart(a), apart(b), apart(initial)
     how = Recurrence(
-        reverse=reverse,
+        reverse=parts.reverse,
         associative=runs_as_tree(),
         complex_pair=pair,
         resets=resets is not None,
     )
-    h = conditions.poison(recurrence(how, factors, added, start), bad)
-    h = jax.lax.complex(*h) if pair else h[0]
-    return jnp.moveaxis(h.astype(kind), 0, axis)
+    bad = None
+    if resets is not None:
+        bad = ~(jnp.isfinite(a) & jnp.isfinite(b))
+        bad = conditions.in_parts(parts, bad, resets, ~jnp.isfinite(initial))
+        factors, added, start = _with_resets(factors, added, start, resets, bad, pair)
+    run = functools.partial(of_elements, parts) if parts else recurrence
+    h = conditions.poison(run(how, factors, added, start), bad)
+    return (), (jax.lax.complex(*h) if pair else h[0]).astype(kind)
 
 
 def _with_resets(

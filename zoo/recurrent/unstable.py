@@ -36,7 +36,9 @@ INTERFACES: dict[str, str] = {
 }
 """By import path. Besides these, ``zoo.recurrent.jaxprs`` reads the attributes of traced programs
 (``jaxpr.eqns``, ``eqn.primitive``, ``eqn.params``); where they have changed, no program is analysed
-either."""
+either. The kernels of ``zoo.recurrent.engine.kernels`` are written in Pallas' Mosaic GPU, which no
+version of JAX promises to keep; with versions that they are not known to work with, they are not
+run (``target.VERSIONS``)."""
 
 
 @functools.cache

@@ -1,13 +1,14 @@
 """Lengths, masks and resets of a call, turned into the signals of every step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.step import Arrays, select
 
 
@@ -53,16 +54,23 @@ class Steps(NamedTuple):
 
 
 def valid_steps(
-    steps: int, seq_lengths: jax.Array | None, mask: jax.Array | None
+    steps: int, seq_lengths: jax.Array | None, mask: jax.Array | None, first: Any = 0
 ) -> jax.Array | None:
-    """The steps that are neither padding nor masked, bool (T, *batch), or None for all."""
+    """The steps that are neither padding nor masked, bool (T, *batch), or None for all.
+
+    Args:
+      steps: T.
+      seq_lengths: int (*batch,) or None.
+      mask: bool (T, *batch) or None.
+      first: the number of the first of these steps, in what lengths are counted.
+    """
     if seq_lengths is None:
         return mask
     # Steps are counted in int32: a narrow dtype of the lengths could not count to T.
     most = min(jnp.iinfo(seq_lengths.dtype).max, jnp.iinfo(jnp.int32).max)
     seq_lengths = jnp.clip(seq_lengths, 0, most).astype(jnp.int32)
-    time = jnp.arange(steps, dtype=jnp.int32).reshape((steps,) + (1,) * seq_lengths.ndim)
-    inside = time < seq_lengths[None]
+    time = first + jnp.arange(steps, dtype=jnp.int32)
+    inside = time.reshape((steps,) + (1,) * seq_lengths.ndim) < seq_lengths[None]
     return inside if mask is None else inside & mask
 
 
@@ -72,7 +80,7 @@ def resolve(
     seq_lengths: jax.Array | None,
     mask: jax.Array | None,
     resets: jax.Array | None,
-    reverse: bool,
+    parts: Parts,
     feature_axes: int = 1,
 ) -> Steps:
     """Combines lengths, masks and resets.
@@ -88,10 +96,10 @@ def resolve(
       seq_lengths: int (*batch,) or None.
       mask: bool (T, *batch) or None.
       resets: bool (T, *batch) or None.
-      reverse: whether time runs backwards.
+      parts: which way time runs, and how it is shared out over devices.
       feature_axes: how many of the last axes of xs, and of the carry, are features.
     """
-    valid = valid_steps(xs.shape[0], seq_lengths, mask)
+    valid = valid_steps(xs.shape[0], seq_lengths, mask, parts.first_step(xs.shape[0]))
     if resets is None:
         return Steps(valid, None)
     if valid is not None:
@@ -102,8 +110,8 @@ def resolve(
         bad = bad & valid
     finite = [jnp.all(jnp.isfinite(x), axis=features) for x in jax.tree.leaves(start)]
     bad_start = ~jnp.stack(finite).all(axis=0)
-    poisoned = since_reset(bad, resets, bad_start, reverse)
-    last = poisoned[0] if reverse else poisoned[-1]
+    poisoned = in_parts(parts, bad, resets, bad_start)
+    last = poisoned[0] if parts.reverse else poisoned[-1]
     return Steps(valid, resets, poisoned, last)
 
 
@@ -129,6 +137,18 @@ def since_reset(
 
     happened, kept = jax.lax.associative_scan(compose, (bad, ~resets), reverse=reverse)
     return happened | (kept & bad_start[None])
+
+
+def in_parts(parts: Parts, bad: jax.Array, resets: jax.Array, bad_start: jax.Array) -> jax.Array:
+    """``since_reset`` where time may be shared out over devices, which then meet once."""
+    if parts:
+        here = since_reset(bad, resets, jnp.zeros_like(bad[0]), parts.reverse)
+        own = here[0 if parts.reverse else -1], jnp.any(resets, axis=0)
+        every = parts.gather(tuple(x[..., None].astype(jnp.int32) for x in own))
+        happened, reset = (x[..., 0] != 0 for x in every)
+        after = since_reset(happened, reset, bad_start, parts.reverse)
+        bad_start = parts.before(after, bad_start)
+    return since_reset(bad, resets, bad_start, parts.reverse)
 
 
 def clean(xs: jax.Array, steps: Steps) -> jax.Array:
@@ -173,10 +193,17 @@ def skipping_nan(function: Callable[..., jax.Array], *rows: jax.Array) -> jax.Ar
     return poison(function(*(select(bad, jnp.zeros_like(x), x) for x in rows)), bad)
 
 
-def cuts(steps: int, every: int, reverse: bool) -> jax.Array:
-    """bool (T,), True at the first step of every chunk but the first one."""
-    order = jnp.arange(steps)
-    order = order[::-1] if reverse else order
+def cuts(steps: int, every: int, parts: Parts) -> jax.Array:
+    """bool (T,), True at the first step of every chunk but the first one.
+
+    Args:
+      steps: T.
+      every: steps per chunk.
+      parts: how time is shared out over devices, and which way it runs.
+    """
+    order = jnp.arange(steps, dtype=jnp.int32)
+    order = order[::-1] if parts.reverse else order
+    order = parts.steps_before(steps) + order
     return (order % every == 0) & (order > 0)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import registry
-from zoo.recurrent.cell import LinearCell
+from zoo.recurrent.cell import Cell, LinearCell
 
 Check = Callable[[str, Any], Any]
 
@@ -159,6 +159,17 @@ def radius(name: str, value: Any) -> float:
     return float(value)
 
 
+def text_or_none(name: str, value: Any) -> str | None:
+    """Requires a name, or None.
+
+    Raises:
+      TypeError: it is neither.
+    """
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise refusal(TypeError, name, "a name or None", value)
+
+
 def one_of(*choices: str | None) -> Check:
     """Requires one of ``choices``."""
 
@@ -179,22 +190,34 @@ def implementation(*choices: str) -> Check:
     check = one_of(*choices)
 
     def chosen(name: str, value: Any) -> Any:
-        if value == "parallel" and value not in choices:
-            cure = (
-                "Only linear recurrences run in parallel over time, as those of "
-                f"{', '.join(_linear())} do: the steps of this layer need the state before them."
-            )
+        if isinstance(value, str) and value in _OTHERS and value not in choices:
+            cells, why = _OTHERS[value]
+            cure = f"Only {', '.join(_layers_of(cells))} have it: {why}"
             raise refusal(ValueError, name, f"one of {', '.join(map(repr, choices))}", value, cure)
         return check(name, value)
 
     return chosen
 
 
-def _linear() -> list[str]:
-    """The built-in layers that are linear recurrences."""
+# Implementations that not every layer has: which cells do, and why others do not.
+_OTHERS: dict[str, tuple[Callable[[type[Cell]], bool], str]] = {
+    "parallel": (
+        lambda cell: issubclass(cell, LinearCell),
+        "linear recurrences run in parallel over time, and the steps of others need the state "
+        "before them.",
+    ),
+    "kernel": (
+        lambda cell: bool(vars(cell).get("equation")),
+        "a kernel has its layer's equation written out. Cure: 'auto'.",
+    ),
+}
+
+
+def _layers_of(wanted: Callable[[type[Cell]], bool]) -> list[str]:
+    """The built-in layers whose cells are wanted."""
     kinds = {name: registry.spec(name).factory for name in registry.names("scan_*")}
     cells = {name: getattr(kind, "cell_class", None) for name, kind in kinds.items()}
-    return [name for name, cell in cells.items() if cell and issubclass(cell, LinearCell)]
+    return [name for name, cell in cells.items() if cell and wanted(cell)]
 
 
 def function_or_one_of(*choices: str | None) -> Check:

@@ -26,6 +26,13 @@ class Option:
     check: takes.Check
 
 
+def implementation(*choices: str) -> Option:
+    """The option ``implementation`` of a layer that has these."""
+    accepts = f"one of {', '.join(choices)}"
+    check = takes.implementation(*choices)
+    return Option("implementation", accepts, "how the time loop is run.", check)
+
+
 _INT, _BOOL, _RATE = "int >= 1", "bool", "number in [0, 1)"
 _STEPS = f"{_INT}, or None"
 _DTYPE = "floating-point dtype of 16 bits or more, or its name"
@@ -61,12 +68,7 @@ _ROWS = (
     Option("dropout_rate", _RATE, "of the inputs, or between layers.", takes.rate),
     Option("recurrent_dropout_rate", _RATE, "of the hidden state in products.", takes.rate),
     Option("zoneout_rate", _RATE, "probability of keeping the previous state.", takes.rate),
-    Option(
-        "implementation",
-        f"one of {', '.join(IMPLEMENTATIONS)}",
-        "how the time loop is run.",
-        takes.implementation(*IMPLEMENTATIONS),
-    ),
+    implementation(*IMPLEMENTATIONS),
     Option("heads", _INT, "blocks of the recurrent kernels.", takes.positive_int),
     Option("peepholes", _BOOL, "whether gates see the cell state.", takes.boolean),
     Option("coupled_gates", _BOOL, "whether the forget gate is 1 - i.", takes.boolean),

@@ -48,12 +48,12 @@ def mark_varying(*trees: Any) -> Any:
     here, outside of any custom derivative, a parameter's gradient is summed over the devices by
     JAX itself.
     """
-    varying: frozenset = frozenset().union(*(_varying(x) for x in jax.tree.leaves(trees)))
-    if not varying:
+    every: frozenset = frozenset().union(*(varying(x) for x in jax.tree.leaves(trees)))
+    if not every:
         return trees
 
     def mark(x: jax.Array) -> jax.Array:
-        missing = tuple(sorted(varying - _varying(x)))
+        missing = tuple(sorted(every - varying(x)))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(mark, trees)
@@ -80,8 +80,8 @@ def over_devices(run: Run, feature_axes: int = 1) -> Run:
       The same, for arrays sharded over batch or features, under ``jit``, in ``jax.shard_map`` and
       on explicit meshes; ``run`` itself, as the compiler sees it, where there is no mesh.
     """
-    varying = _all_varying(run)
-    return _in_parts(_free_features(_by_devices(varying, feature_axes), feature_axes), feature_axes)
+    own = _by_devices(_all_varying(run), feature_axes)
+    return _in_parts(_free_features(own, feature_axes), feature_axes)
 
 
 def _by_devices(run: Run, feature_axes: int) -> Run:
@@ -95,7 +95,7 @@ def _by_devices(run: Run, feature_axes: int) -> Run:
     def advance(*arguments: Any) -> tuple[Carry, Carry, Any]:
         sharding = jax.typeof(arguments[_XS]).sharding
         batch = sharding.spec[1:-feature_axes]
-        axes = set(_mesh_axes(batch))
+        axes = set(mesh_axes(batch))
         # XLA refuses to partition a sum over mesh axes that are all of size one.
         if math.prod(sharding.mesh.shape[name] for name in axes) == 1:
             return run(*arguments)
@@ -110,7 +110,7 @@ def _by_devices(run: Run, feature_axes: int) -> Run:
             in_specs=_each(lambda x, begin: spec(begin), arguments, _ARGUMENTS),
             out_specs=tuple(map(spec, _RESULTS)),
         )
-        return local(*_each(lambda x, begin: _shard(x, spec(begin), axes), arguments, _ARGUMENTS))
+        return local(*_each(lambda x, begin: shard(x, spec(begin), axes), arguments, _ARGUMENTS))
 
     return advance
 
@@ -148,7 +148,7 @@ def _in_parts(run: Run, feature_axes: int) -> Run:
 def _parts(xs: jax.Array, feature_axes: int) -> int:
     """The largest number of equal parts of the first batch axis that devices may want."""
     sharding = jax.typeof(xs).sharding
-    known = _mesh_axes(sharding.spec[1:-feature_axes])
+    known = mesh_axes(sharding.spec[1:-feature_axes])
     if known or xs.ndim < feature_axes + 2 or is_symbolic_dim(xs.shape[1]):
         return 1
     mesh = jax.sharding.get_abstract_mesh() if sharding.mesh.empty else sharding.mesh
@@ -171,10 +171,10 @@ def _free_features(run: Run, feature_axes: int) -> Run:
 
     def advance(weights: Weights, fixed: Any, start: Carry, xs: jax.Array, signals: Any) -> Any:
         spec = jax.typeof(xs).sharding.spec
-        axes = set(_mesh_axes(spec[-feature_axes:]))
+        axes = set(mesh_axes(spec[-feature_axes:]))
         for x in jax.tree.leaves(weights):
-            axes.update(_mesh_axes(jax.typeof(x).sharding.spec))
-        axes -= set(_mesh_axes(spec[1:-feature_axes]))
+            axes.update(mesh_axes(jax.typeof(x).sharding.spec))
+        axes -= set(mesh_axes(spec[1:-feature_axes]))
         if not axes:
             return run(weights, fixed, start, xs, signals)
 
@@ -201,22 +201,24 @@ def _each(function: Callable[[Any, Any], Any], trees: tuple, begins: tuple) -> t
     return tuple(map(apply, trees, begins))
 
 
-def _shard(x: jax.Array, spec: PartitionSpec, axes: set[str]) -> jax.Array:
+def shard(x: jax.Array, spec: PartitionSpec, axes: set[str]) -> jax.Array:
     """Shards an array over some explicit mesh axes as ``spec`` says, over others as it was."""
     others = [
-        tuple(name for name in _mesh_axes((entry,)) if name not in axes)
+        tuple(name for name in mesh_axes((entry,)) if name not in axes)
         for entry in jax.typeof(x).sharding.spec
     ]
-    wanted = [_mesh_axes((entry,)) for entry in spec] + [[]] * (x.ndim - len(spec))
+    wanted = [mesh_axes((entry,)) for entry in spec] + [[]] * (x.ndim - len(spec))
     entries = [(*new, *old) or None for new, old in zip(wanted, others, strict=True)]
     return jax.sharding.reshard(x, PartitionSpec(*entries))
 
 
-def _mesh_axes(spec: Any) -> list[str]:
+def mesh_axes(spec: Any) -> list[str]:
+    """The mesh axes that some entries of a ``PartitionSpec`` name."""
     return [
         name for entry in spec for name in ((entry,) if isinstance(entry, str) else entry or ())
     ]
 
 
-def _varying(x: jax.Array) -> frozenset:
+def varying(x: jax.Array) -> frozenset:
+    """The mesh axes of a ``jax.shard_map`` that an array may differ over."""
     return jax.typeof(x).manual_axis_type.varying

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.call import conditions, placement
+from zoo.recurrent.call import conditions, placement, sequence
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine import Engine
@@ -65,12 +65,43 @@ def run(
       The last carry; and ys, or with ``program.history`` the pair of ys and the carry before the
       first and after every step. Time is at ``program.time_axis``.
     """
-    step, engine, axis = program.step, program.engine, program.time_axis
+    axis = program.time_axis
+    every_step = given.mask, given.resets, given.intervals
+    xs, *every_step = _time_first((xs, *every_step), axis)
+    drawn = {} if dropout_key is None else _draw(program, dropout_key, xs, initial)
+    products = drawn.pop("products", None)
+
+    def part(axes: tuple[str, ...]) -> sequence.Run:
+        engine = program.engine
+        engine = dataclasses.replace(engine, sequence_axes=(*engine.sequence_axes, *axes))
+        return functools.partial(_part, dataclasses.replace(program, engine=engine))
+
+    axes = sequence.explicit_axes(xs, 0)
+    advance = sequence.shared_out(part, xs, axes, program.feature_axes)
+    rows = initial, start, given.seq_lengths, products
+    final, (ys, past) = advance(weights, rows, (xs, *every_step, drawn))
+    ys = jnp.moveaxis(ys, 0, axis)
+    return final, (ys, past) if program.history else ys
+
+
+def _part(program: Program, weights: Any, rows: Any, steps: Any) -> tuple[Carry, Any]:
+    """Runs a program over all of time, or over this device's part of it; time comes first.
+
+    Args:
+      program: see ``Program``.
+      weights: the layer's parameters by name.
+      rows: what has no time axis: the initial and the first carry, lengths, a mask for products.
+      steps: what has one: inputs, mask, resets, intervals, and the masks of ``_draw``.
+
+    Returns:
+      The last carry of all; ys; and the history of the carry, or None.
+    """
+    step, engine, features = program.step, program.engine, program.feature_axes
+    initial, start, seq_lengths, products = rows
+    xs, mask, resets, intervals, drawn = steps
     dtypes = tuple(x.dtype for x in initial)
-    seq_lengths, *every_step = given.seq_lengths, given.mask, given.resets, given.intervals
-    xs, mask, resets, intervals = _time_first((xs, *every_step), axis)
-    initial = placement.like_data(initial, xs, program.feature_axes)
-    placed = initial if start is None else placement.like_data(start, xs, program.feature_axes)
+    initial = placement.like_data(initial, xs, features)
+    placed = initial if start is None else placement.like_data(start, xs, features)
     start = tuple(x.astype(dtype) for x, dtype in zip(placed, dtypes, strict=True))
 
     first = start
@@ -81,9 +112,7 @@ def run(
         # A feature more, so that it is cleaned, differentiated and cut into blocks as inputs are.
         elapsed = jnp.ones_like(xs[..., 0]) if intervals is None else intervals.astype(xs.dtype)
         xs = jnp.concatenate([xs, elapsed[..., None]], axis=-1)
-    known = conditions.resolve(
-        xs, start, seq_lengths, mask, resets, engine.reverse, program.feature_axes
-    )
+    known = conditions.resolve(xs, start, seq_lengths, mask, resets, engine.parts, features)
     xs = conditions.clean(xs, known)
     if known.poisoned is not None:
         start = tuple(jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in start)
@@ -96,62 +125,61 @@ def run(
         signals["reset"] = known.resets
         fixed["initial"] = initial
     if program.truncate_every is not None:
-        signals["cut"] = conditions.cuts(xs.shape[0], program.truncate_every, engine.reverse)
-    if dropout_key is not None:
-        xs = _draw_dropouts(program, dropout_key, xs, timed, start, signals, fixed)
+        signals["cut"] = conditions.cuts(xs.shape[0], program.truncate_every, engine.parts)
+    if "inputs" in drawn and timed:
+        xs, elapsed = xs[..., :-1], xs[..., -1:]
+        dropped = _dropped(drawn["inputs"], program.dropout_rate, xs)
+        xs = jnp.concatenate([dropped, elapsed], axis=-1)
+    elif "inputs" in drawn:
+        xs = _dropped(drawn["inputs"], program.dropout_rate, xs)
+    if products is not None:
+        fixed["recurrent_dropout"] = products
+    if "zoneout" in drawn:
+        kept = zip(drawn["zoneout"], start, strict=True)
+        signals["zoneout"] = tuple(placement.match(own, x[None]) for own, x in kept)
 
-    advance = placement.over_devices(functools.partial(engine.run, step), program.feature_axes)
+    advance = placement.over_devices(functools.partial(engine.run, step), features)
     final, after, ys = advance(weights, fixed, start, xs, signals)
-    final = conditions.poison(final, known.poisoned_carry)
+    final = engine.parts.of_last(conditions.poison(final, known.poisoned_carry))
     ys = conditions.outputs((after[-1] if ys is None else ys).astype(engine.dtype), known)
-    ys = jnp.moveaxis(ys, 0, axis)
     if not program.history:
-        return final, ys
+        return final, (ys, None)
     after = conditions.poison(after, known.poisoned)
-    return final, (ys, conditions.with_first(first, after, axis, engine.reverse))
+    past = conditions.with_first(first, after, program.time_axis, engine.reverse)
+    return final, (ys, past)
 
 
 def drop(key: jax.Array, rate: float, xs: jax.Array) -> jax.Array:
     """Zeroes elements at random, each with probability ``rate``, and scales the others up."""
-    kept = placement.match(jax.random.bernoulli(key, 1 - rate, xs.shape), xs)
-    return jnp.where(kept, xs / (1 - rate), jnp.zeros_like(xs))
+    return _dropped(jax.random.bernoulli(key, 1 - rate, xs.shape), rate, xs)
+
+
+def _dropped(kept: jax.Array, rate: float, xs: jax.Array) -> jax.Array:
+    return jnp.where(placement.match(kept, xs), xs / (1 - rate), jnp.zeros_like(xs))
 
 
 def _time_first(tree: Any, axis: int) -> Any:
     return tree if axis == 0 else jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), tree)
 
 
-def _draw_dropouts(
-    program: Program,
-    key: jax.Array,
-    xs: jax.Array,
-    timed: bool,
-    start: Carry,
-    signals: dict[str, Any],
-    fixed: dict[str, Any],
-) -> jax.Array:
-    """Draws every random mask of a call, outside of the time loop; returns the dropped inputs.
+def _draw(program: Program, key: jax.Array, xs: jax.Array, initial: Carry) -> dict[str, Any]:
+    """Draws every random mask of a call, outside of the time loop.
 
-    With ``timed``, the last feature of xs is the elapsed time.
+    They are drawn for all of time at once where types say that devices have parts of it, so that
+    they do not depend on the number of devices.
     """
     for_inputs, for_products, for_zoneout = jax.random.split(key, 3)
+    drawn: dict[str, Any] = {}
     if program.dropout_rate:
-        if timed:
-            xs, elapsed = xs[..., :-1], xs[..., -1:]
-            dropped = drop(for_inputs, program.dropout_rate, xs)
-            xs = jnp.concatenate([dropped, elapsed], axis=-1)
-        else:
-            xs = drop(for_inputs, program.dropout_rate, xs)
+        drawn["inputs"] = jax.random.bernoulli(for_inputs, 1 - program.dropout_rate, xs.shape)
     if program.recurrent_dropout_rate:
         keep = 1 - program.recurrent_dropout_rate
-        kept = jax.random.bernoulli(for_products, keep, start[-1].shape)
-        fixed["recurrent_dropout"] = kept.astype(start[-1].dtype) / keep
-    if program.step.zoneout_rate:
-        keys = jax.random.split(for_zoneout, len(start))
-        signals["zoneout"] = tuple(
-            placement.match(
-                jax.random.bernoulli(k, program.step.zoneout_rate, (xs.shape[0], *x.shape)), x[None]
-            )
-            for k, x in zip(keys, start, strict=True)
+        kept = jax.random.bernoulli(for_products, keep, initial[-1].shape)
+        drawn["products"] = kept.astype(initial[-1].dtype) / keep
+    if rate := program.step.zoneout_rate:
+        keys = jax.random.split(for_zoneout, len(initial))
+        drawn["zoneout"] = tuple(
+            jax.random.bernoulli(k, rate, (xs.shape[0], *x.shape))
+            for k, x in zip(keys, initial, strict=True)
         )
-    return xs
+    return drawn

@@ -79,6 +79,10 @@ class Bidirectional(Composite):
     def _inner(self, reverse: bool) -> RecurrentLayer:
         return build_inner(self.layer, time_axis=self.time_axis, reverse=reverse)
 
+    @nn.nowrap
+    def _recurrent(self) -> tuple[RecurrentLayer]:
+        return (self._inner(False),)
+
     @property
     def output_features(self) -> int:
         """Size of the last axis of ys, after merging."""
@@ -133,6 +137,7 @@ class Bidirectional(Composite):
         self, carry: Carry | None, xs: jax.Array, given: Conditions, *, history: bool
     ) -> tuple[Carry, Any]:
         carry, axis = self._checked(carry, xs)
+        given = self._own_steps(given, xs, axis)
         first, second = (None, None) if carry is None else carry
         method = "history" if history else "__call__"
         first, forward = call_inner(self.forward, method, first, xs, given)

@@ -2,18 +2,20 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.core import FrozenDict
 
 import registry
-from zoo.recurrent.call import checks
+from zoo.recurrent.call import checks, conditions, sequence
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.composites.pointwise import Pointwise
-from zoo.recurrent.contract import Carry, RecurrentLayer
+from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
+from zoo.recurrent.engine.parts import Parts
 
 LayerLike = str | Mapping[str, Any] | Callable[..., Any]
 
@@ -53,6 +55,49 @@ class Composite(RecurrentLayer):
     def one_output(self) -> bool:
         """Whether ys is one array, so that another layer can read it."""
         return True
+
+    @nn.nowrap
+    def _recurrent(self) -> Iterable[RecurrentLayer]:
+        """The recurrent layers inside, bound to nothing; for subclasses to define."""
+        raise NotImplementedError
+
+    @property
+    def sequence_axis(self) -> str | None:
+        """The mesh axis that all layers inside share time out over; see ``LinearLayer``."""
+        names = {getattr(layer, "sequence_axis", None) for layer in self._recurrent()}
+        if len(names) > 1:
+            raise ValueError(
+                "sequence_axis: expected the same of all inner layers, got "
+                f"{' and '.join(sorted(map(repr, names)))}. Likely cause: a layer whose steps need "
+                "the state before them, for which time is whole. Cure: linear recurrences only, "
+                "each with this option."
+            )
+        return names.pop()
+
+    @nn.nowrap
+    def _own_steps(self, given: Conditions, xs: jax.Array, axis: int) -> Conditions:
+        """Conditions whose lengths are a mask, where this device has a part of time only.
+
+        What lies between layers counts steps from zero, on whatever device it is.
+        """
+        axis_name = self.sequence_axis
+        if axis_name is None or only_declares():
+            return given
+        axes = sequence.manual_axes(axis_name, xs, ("seq_lengths", given.seq_lengths))
+        if not axes or given.seq_lengths is None:
+            return given
+        every_step = xs.shape[: xs.ndim - self.feature_axes]
+        parts, steps = Parts(axes), xs.shape[axis]
+        lengths, mask, _ = checks.conditions(
+            *(given.seq_lengths, given.mask, given.resets),
+            every_step[:axis] + every_step[axis + 1 :],
+            every_step,
+            steps * parts.count,
+        )
+        mask = None if mask is None else jnp.moveaxis(mask, axis, 0)
+        valid = conditions.valid_steps(steps, lengths, mask, parts.first_step(steps))
+        assert valid is not None
+        return given._replace(seq_lengths=None, mask=jnp.moveaxis(valid, 0, axis))
 
     @nn.nowrap
     def _checked(self, carry: Carry | None, xs: jax.Array) -> tuple[Carry | None, int]:
@@ -213,11 +258,11 @@ def call_inner(
       xs: its inputs, of one step for "step".
       given: the conditions; intervals go to layers that read them.
     """
-    conditions = {} if method == "step" else given._asdict()
-    conditions.pop("intervals", None)
+    known = {} if method == "step" else given._asdict()
+    known.pop("intervals", None)
     if given.intervals is not None and layer.reads_intervals:
-        conditions["intervals"] = given.intervals
-    return getattr(layer, method)(carry, xs, **conditions)
+        known["intervals"] = given.intervals
+    return getattr(layer, method)(carry, xs, **known)
 
 
 def _no_layer(what: Any, got: str, kind: type | None = None) -> TypeError:

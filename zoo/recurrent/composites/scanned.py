@@ -14,6 +14,7 @@ from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.composites import probe, rows
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import TIME
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.step import before_step
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -287,13 +288,14 @@ class ScannedLayer(RecurrentLayer):
         initial, start = (layout.place(tree, xs, features) for tree in (initial, start))
         first = start
         worst = tuple(layout.largest(start, xs, features)) if resets is not None else ()
-        known = conditions.resolve(xs, worst, seq_lengths, mask, resets, self.reverse, features)
+        order = Parts(reverse=self.reverse)
+        known = conditions.resolve(xs, worst, seq_lengths, mask, resets, order, features)
         xs = conditions.clean(xs, known)
         if known.poisoned is not None:
             start = layout.finite(start)
         signals = {"mask": known.taken, "reset": known.resets, **rows.shared_signals(known, layout)}
         if self.truncate_every is not None:
-            signals["cut"] = conditions.cuts(steps, self.truncate_every, self.reverse)
+            signals["cut"] = conditions.cuts(steps, self.truncate_every, order)
         signals = {name: x for name, x in signals.items() if x is not None}
         initial, start, xs, signals = placement.mark_varying(initial, start, xs, signals)
 

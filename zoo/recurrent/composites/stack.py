@@ -215,6 +215,7 @@ class Stack(Composite):
     ) -> tuple[Carry, jax.Array]:
         """Calls a method with a whole sequence."""
         carry, axis = self._checked(carry, xs)
+        given = self._own_steps(given, xs, axis)
         steps = xs.shape[axis]
         if only_declares() and steps:
             # One step declares the same, and lifting over depth runs what it lifts.
@@ -278,7 +279,11 @@ class Stack(Composite):
             carry, ys = layer.run(method, carry, ys, xs, given)
             return ys, (carry, ys if self.skip else None)
 
-        last, (stacked, each) = DEPTH.lift(visit, length=len(starts))(layer, below, stacked)
+        # Flax's trial trace forgets that devices have different parts of time. It looks for what
+        # layers share, and there is nothing.
+        trial = {"check_constancy_invariants": self.sequence_axis is None}
+        lifted = DEPTH.lift(visit, length=len(starts), options=trial)
+        last, (stacked, each) = lifted(layer, below, stacked)
         outputs = _unstack(each, len(starts)) if self.skip else (last,)
         return _unstack(stacked, len(starts)), outputs
 
@@ -318,6 +323,10 @@ class Stack(Composite):
             # What is repeated is as the one before it, which is not.
             layer = layer if run.repeated and layer is not None else self._build(run)
             yield run, layer
+
+    @nn.nowrap
+    def _recurrent(self) -> Iterator[RecurrentLayer]:
+        return (layer for run, layer in self._built() if not run.plain)
 
     @nn.nowrap
     def _shaped(

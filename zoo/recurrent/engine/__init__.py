@@ -13,12 +13,17 @@ from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.blocks import at_most, block_length
+from zoo.recurrent.engine.kernels import obstacle
+from zoo.recurrent.engine.kernels import run as _kernels
+from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
 from zoo.recurrent.engine.recurrence import Recurrence
+from zoo.recurrent.engine.sharded import Shared, sharded
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
 LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
+KERNEL_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "kernel")
 
 # Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
 # which glibc maps every allocation afresh (docs/performance.md).
@@ -43,12 +48,16 @@ class Engine:
     """How a layer is run over time; hashable.
 
     Attributes:
-      implementation: "scan", "fused", or "auto" for the one that was measured to be faster.
+      implementation: "scan", "fused", "parallel", "kernel", or "auto" for the one of the first
+        three that was measured to be faster.
       reverse: whether time runs backwards.
       unroll: steps per iteration of the time loop.
       checkpoint_every: most steps between the carries kept for the backward pass, or None.
       dtype: dtype of products' operands.
       precision: of ``jax.lax.dot_general``.
+      history: whether the carry after every step is asked for, beside what steps put out.
+      sequence_axes: mesh axes that time is shared out over, inside of a ``jax.shard_map``; for
+        linear recurrences, and not for "scan".
     """
 
     implementation: str
@@ -57,9 +66,16 @@ class Engine:
     checkpoint_every: int | None
     dtype: Any
     precision: jax.lax.PrecisionLike
+    history: bool = False
+    sequence_axes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Parts:
+        """How time is shared out over devices."""
+        return Parts(self.sequence_axes, self.reverse)
 
     def chosen(self, cell: Cell) -> str:
-        """The implementation that runs: "scan", "fused" or "parallel"."""
+        """The implementation; with "kernel", "fused" runs where ``obstacle`` finds something."""
         if self.implementation != "auto":
             return self.implementation
         platform = jax.default_backend()
@@ -88,8 +104,9 @@ class Engine:
           signals: conditions of every step, arrays (T, ...), see ``Step``.
 
         Returns:
-          The last carry; the carry after every step, arrays (T, *batch, width); and what every
-          step puts out, or None where that is the last array of the carry.
+          The last carry; the carry after every step, arrays (T, *batch, width), or nothing where a
+          kernel ran; and what every step puts out, or None where that is the last array of the
+          carry.
         """
         if not isinstance(step.cell, LinearCell):
             return self._run(step, weights, fixed, start, xs, signals)
@@ -116,11 +133,14 @@ class Engine:
         """``run``, in the implementation that was chosen; one step is one step in all of them."""
         cell, chosen = step.cell, self.chosen(step.cell)
         arithmetic = Arithmetic(self.precision, step.work_dtype)
-        alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1
+        alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1 and not self.parts
         if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
             weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
             how, length, keep = self._linear_memory(cell, chosen, start, xs.shape[0], signals)
             plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
+            if self.parts:
+                shared = Shared(plan, self.parts)
+                return sharded(shared, weights, dict(fixed), start, xs, dict(signals))
             return _linear.linear(plan, weights, dict(fixed), start, xs, dict(signals))
         weights = {
             name: {
@@ -137,18 +157,25 @@ class Engine:
                 step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
             )
             return _reference.scan(plan, weights, fixed, start, xs, signals)
+        plan = self._fused_plan(step, arithmetic, xs)
+        if chosen == "kernel" and obstacle(self, step, start, xs, signals, fixed) is None:
+            plan = _kernels.Plan(plan, self.dtype)
+            final, ys = _kernels.kernel(plan, weights, dict(fixed), start, xs, dict(signals))
+            return final, (), ys
+        stacks = stack_kernels(cell, weights)
+        small = small_weights(weights)
+        out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
+        return *out, None
+
+    def _fused_plan(self, step: Step, arithmetic: Arithmetic, xs: jax.Array) -> _fused.Plan:
         if jax.default_backend() == "gpu":
             keep, length = self._gpu_memory(step, xs)
             hoist = True
             unroll = self.unroll if is_symbolic_dim(xs.shape[0]) else max(self.unroll, _GPU_UNROLL)
         else:
             keep, length = self._memory(step, xs)
-            hoist, unroll = _hoists(xs, cell), self.unroll
-        plan = _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, unroll)
-        stacks = stack_kernels(cell, weights)
-        small = small_weights(weights)
-        out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
-        return *out, None
+            hoist, unroll = _hoists(xs, step.cell), self.unroll
+        return _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, unroll)
 
     def _linear_memory(
         self, cell: LinearCell, chosen: str, start: Carry, steps: Any, signals: Mapping[str, Any]

@@ -89,7 +89,7 @@ def _forward(plan, weights, fixed, start, xs, signals):
     def visit(carry, block):
         x, signals = block
         product = ManySteps(plan.arithmetic, weights, plan.dtype)
-        u, a, b = _elements(plan, product, weights, fixed, x, signals)
+        u, a, b = elements_of(plan, product, weights, fixed, x, signals)
         after = recurrence(plan.how, a, b, carry, cuts(signals))
         y = plan.cell.output(product, after, u, weights)
         return tuple(x[0 if plan.how.reverse else -1] for x in after), (carry, after, y)
@@ -99,18 +99,20 @@ def _forward(plan, weights, fixed, start, xs, signals):
     return (final, blocks.join(after), blocks.join(y)), entries
 
 
-def _elements(plan, product, weights, fixed, x, signals):
+def elements_of(plan, product, weights, fixed, x, signals):
+    """What a block projects, and its elements."""
     u = plan.cell.project(product, x, weights)
     return u, *elements(plan.step, u, weights, signals, fixed)
 
 
-def _linear_forward(plan, weights, fixed, start, xs, signals):
+def forward(plan, weights, fixed, start, xs, signals):
+    """What ``linear`` returns, and what ``backward`` wants of it."""
     out, entries = _forward(plan, weights, fixed, start, xs, signals)
     kept = None if plan.keep == "blocks" else out[1]
     return out, (weights, fixed, xs, signals, entries, kept)
 
 
-def _linear_backward(plan, residuals, cotangents):
+def backward(plan, residuals, cotangents):
     """The cotangents of all arguments; those of results are None where they are zero."""
     weights, fixed, xs, signals, entries, kept = residuals
     d_final, d_after, d_y = cotangents
@@ -128,11 +130,7 @@ def _linear_backward(plan, residuals, cotangents):
         )
         return (d, jax.tree.map(jnp.add, gradients, own)), dx
 
-    whole, rest = blocks.cut((xs, signals, kept, d_after, d_y))
-    pair = tuple(
-        None if entry is None else (block, entry)
-        for block, entry in zip((whole, rest), entries, strict=True)
-    )
+    pair = beside(blocks.cut((xs, signals, kept, d_after, d_y)), entries)
     zeros = jax.tree.map(jnp.zeros_like, (weights, fixed))
     (d_start, gradients), dxs = blocks.scan(visit, (d_final, zeros), pair)
     return (*gradients, d_start, blocks.join(dxs), None)
@@ -141,31 +139,45 @@ def _linear_backward(plan, residuals, cotangents):
 def _block_gradient(plan, weights, fixed, x, signals, entry, after, cotangents):
     """The cotangents of one block: of its first carry, of what is shared, and of its inputs."""
     d, d_after, d_y = cotangents
-    cell, how, cut = plan.cell, plan.how, cuts(signals)
+    how, cut = plan.how, cuts(signals)
 
     def make(weights, fixed, x):
         product = ManySteps(plan.arithmetic, weights, plan.dtype, by_hand=True)
-        return _elements(plan, product, weights, fixed, x, signals)
+        return elements_of(plan, product, weights, fixed, x, signals)
 
     (u, a, b), pull = jax.vjp(make, weights, fixed, x)
     if after is None:
         after = recurrence(how, a, b, entry, cut)
     before = tuple(shift(x, own, how.reverse) for x, own in zip(entry, after, strict=True))
+    g, d_u, d_weights = cotangents_read(plan, weights, u, after, d_after, d_y)
+    d_a, d_b, d = adjoint(how, a, before, g, d, cut)
+    own, d_fixed, dx = pull((d_u, d_a, d_b))
+    return d, (jax.tree.map(jnp.add, own, d_weights), d_fixed), dx
+
+
+def cotangents_read(plan, weights, u, after, d_after, d_y):
+    """The cotangents of the carries of a block, of its projections and of what reads them."""
     g = tuple(
         jnp.zeros_like(x) if own is None else own for x, own in zip(after, d_after, strict=True)
     )
     d_u, d_weights = jax.tree.map(jnp.zeros_like, (u, weights))
-    if d_y is not None:
+    if d_y is None:
+        return g, d_u, d_weights
 
-        def read(after, u, weights):
-            product = ManySteps(plan.arithmetic, weights, plan.dtype, by_hand=True)
-            return cell.output(product, after, u, weights)
+    def read(after, u, weights):
+        product = ManySteps(plan.arithmetic, weights, plan.dtype, by_hand=True)
+        return plan.cell.output(product, after, u, weights)
 
-        own, d_u, d_weights = jax.vjp(read, after, u, weights)[1](d_y)
-        g = tuple(map(jnp.add, g, own))
-    d_a, d_b, d = adjoint(how, a, before, g, d, cut)
-    own, d_fixed, dx = pull((d_u, d_a, d_b))
-    return d, (jax.tree.map(jnp.add, own, d_weights), d_fixed), dx
+    own, d_u, d_weights = jax.vjp(read, after, u, weights)[1](d_y)
+    return tuple(map(jnp.add, g, own)), d_u, d_weights
+
+
+def beside(pair, entries):
+    """A pair of blocks with the carry before each of them."""
+    return tuple(
+        None if entry is None else (block, entry)
+        for block, entry in zip(pair, entries, strict=True)
+    )
 
 
 def _apart(pair, count):
@@ -180,12 +192,13 @@ def _first_entry(pair):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Derivative:
+class Derivative:
     """The derivative of a run, as a map of tangents; see ``forward_mode.Map``."""
 
     plan: Plan
 
     def push(self, residuals, tangents):
+        """Tangents of the results."""
         weights, fixed, xs, signals, entries, _ = residuals
         arguments = weights, fixed, self._start(entries), xs, signals
         given = jax.tree.structure(arguments).flatten_up_to(tangents)
@@ -200,7 +213,8 @@ class _Derivative:
         return jax.jvp(run, (at,), (along,))[1]
 
     def pull(self, residuals, cotangents):
-        *found, _ = _linear_backward(self.plan, residuals, cotangents)
+        """Cotangents of the arguments."""
+        *found, _ = backward(self.plan, residuals, cotangents)
         return (*found, jax.tree.map(lambda _: None, residuals[3]))
 
     def _start(self, entries):
@@ -215,9 +229,9 @@ _both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
 
 @functools.partial(_both_ways.defjvp, symbolic_zeros=True)
 def _both_ways_jvp(plan, primals, tangents):
-    out, residuals = _linear_forward(plan, *primals)
-    derivative = _Derivative(plan)
-    return out, forward_mode.linear(derivative, residuals, _without_zeros(tangents), out)
+    out, residuals = forward(plan, *primals)
+    derivative = Derivative(plan)
+    return out, forward_mode.linear(derivative, residuals, without_zeros(tangents), out)
 
 
 _reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
@@ -225,15 +239,16 @@ _reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
 
 def _reverse_only_forward(plan, *arguments):
     values = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
-    return _linear_forward(plan, *values)
+    return forward(plan, *values)
 
 
 def _reverse_only_backward(plan, residuals, cotangents):
-    return _linear_backward(plan, residuals, _without_zeros(cotangents))
+    return backward(plan, residuals, without_zeros(cotangents))
 
 
 _reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zeros=True)
 
 
-def _without_zeros(tree):
+def without_zeros(tree):
+    """None in the place of derivatives that are known to be zero."""
     return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)

@@ -112,6 +112,13 @@ def adjoint(
     return tuple(map(_summed_like, d_a, a)), d, start
 
 
+def then(how: Recurrence, earlier: Any, later: Any) -> tuple[Carry, Carry]:
+    """One element that does what two do."""
+    (a_1, b_1), (a_2, b_2) = earlier, later
+    nothing = jax.tree.map(jnp.zeros_like, b_2)
+    return how.affine(a_2, a_1, nothing), how.affine(a_2, b_1, b_2)
+
+
 def _through(a: Carry, like: Carry, cut: Any) -> Carry:
     """The factors as a derivative sees them: zero where the gradient is cut."""
     if cut is None:
@@ -145,7 +152,7 @@ def _plain(how: Recurrence, a: Carry, b: Carry, start: Carry, cut: Any) -> Carry
 
 def _loop(how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
     """One step after the other."""
-    moving, at_every = _moving(a, b)
+    moving, at_every = every_step(a, b)
 
     def advance(h: Carry, at: Any) -> tuple[Carry, Carry]:
         own, b = at
@@ -158,7 +165,7 @@ def _loop(how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
 
 def _loop_back(how: Recurrence, a: Carry, g: Carry, last: Carry) -> tuple[Carry, Carry]:
     """The same for cotangents, which are multiplied after what they meet was added."""
-    moving, at_every = _moving(a, g)
+    moving, at_every = every_step(a, g)
 
     def advance(d: Carry, at: Any) -> tuple[Carry, Carry]:
         own, g = at
@@ -170,7 +177,7 @@ def _loop_back(how: Recurrence, a: Carry, g: Carry, last: Carry) -> tuple[Carry,
     return d, start
 
 
-def _moving(a: Carry, b: Carry) -> tuple[Any, Any]:
+def every_step(a: Carry, b: Carry) -> tuple[Any, Any]:
     """What of the factors changes over time, and how a step has them all."""
     if a[0].ndim == b[0].ndim:
         return a, lambda own: own
@@ -182,17 +189,11 @@ def _tree(how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
     a = tuple(jnp.broadcast_to(x, like.shape) for x, like in zip(a, b, strict=True))
     # The option ``reverse`` of associative_scan swaps operands that do not commute.
     if how.reverse:
-        a, b = _flipped(a), _flipped(b)
+        a, b = flipped(a), flipped(b)
     first = how.affine(_at(a, 0), start, _at(b, 0))
     b = tuple(jnp.concatenate([x[None], rest[1:]]) for x, rest in zip(first, b, strict=True))
-
-    def compose(earlier: Any, later: Any) -> Any:
-        (a_1, b_1), (a_2, b_2) = earlier, later
-        nothing = jax.tree.map(jnp.zeros_like, b_2)
-        return how.affine(a_2, a_1, nothing), how.affine(a_2, b_1, b_2)
-
-    _, h = jax.lax.associative_scan(compose, (a, b))
-    return _flipped(h) if how.reverse else h
+    _, h = jax.lax.associative_scan(functools.partial(then, how), (a, b))
+    return flipped(h) if how.reverse else h
 
 
 def _tree_back(how: Recurrence, a: Carry, g: Carry, last: Carry) -> tuple[Carry, Carry]:
@@ -211,7 +212,8 @@ def _at(tree: Carry, t: int) -> Carry:
     return tuple(x[t] for x in tree)
 
 
-def _flipped(tree: Carry) -> Carry:
+def flipped(tree: Carry) -> Carry:
+    """Arrays in the other order of time."""
     return tuple(jnp.flip(x, axis=0) for x in tree)
 
 

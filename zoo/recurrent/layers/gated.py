@@ -5,11 +5,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen import initializers
 from flax.typing import Initializer
 
-from zoo.recurrent.call import option_checks
+from zoo.recurrent.call import checks, option_checks
 from zoo.recurrent.cell import Cell, Kernel
+from zoo.recurrent.engine.kernels import obstacle
 from zoo.recurrent.layers.leaf import LeafLayer
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -73,6 +75,52 @@ class GatedLayer(LeafLayer):
     @property
     def _recurrent_dropout_rate(self) -> float:
         return self.recurrent_dropout_rate
+
+    @nn.nowrap
+    def kernel_obstacle(
+        self, xs: Any, *, deterministic: bool = True, history: bool = False
+    ) -> str | None:
+        """Says why ``implementation="kernel"`` is run as "fused", if it is.
+
+        The kernel is run on an NVIDIA GPU of compute capability 9.0 (H100, H200), with the versions
+        of JAX that it is known to work with, for a GRU or an LSTM with sigmoid and tanh, without
+        peepholes, projection and coupled gates; of 64 or 128 features per head; in bfloat16, or in
+        float32 with 64 features per head, which it multiplies as TF32; with a float32 carry, the
+        default precision, two steps or more, on one device, without ``checkpoint_every``,
+        ``truncate_every``, zoneout and recurrent dropout, and where only ys and the last carry are
+        asked for. Lengths, masks, resets, ``reverse``, learned carries and any batch are no
+        obstacles, nor are derivatives in any mode: tangents and second derivatives are the fused
+        engine's.
+
+        Args:
+          xs: inputs as a call gets them, or their shape and dtype.
+          deterministic: as in the call.
+          history: whether ``history`` or ``carries`` is called.
+
+        Returns:
+          The first obstacle in words, or None where the kernel is run.
+
+        Example:
+          >>> import jax, jax.numpy as jnp, registry
+          >>> layer = registry.build("scan_gru", features=64, implementation="kernel")
+          >>> xs = jnp.ones((7, 2, 3))
+          >>> layer.kernel_obstacle(xs, history=True) is None
+          False
+        """
+        axis = checks.normal_axis(self.time_axis, len(xs.shape), feature_axes=self.feature_axes)
+        one_step = (*xs.shape[:axis], *xs.shape[axis + 1 :])
+        own = jax.ShapeDtypeStruct((), self.param_dtype)
+        program = self._program(xs, own, axis, history)
+        signals = set() if self.truncate_every is None else {"cut"}
+        if self.recurrent_dropout_rate and not deterministic:
+            signals.add("recurrent_dropout")
+        start = jax.tree.leaves(self.carry_spec(one_step))
+        if isinstance(xs, jax.Array):
+            xs = jnp.moveaxis(xs, axis, 0)
+        else:
+            xs = jax.ShapeDtypeStruct((xs.shape[axis], *one_step), xs.dtype)
+        given = dict.fromkeys(signals)
+        return obstacle(program.engine, program.step, tuple(start), xs, given, {})
 
     @nn.nowrap
     def _kernel_init(self, name: str, kernel: Kernel, inputs: int) -> Initializer:

@@ -3,13 +3,17 @@
 import dataclasses
 from typing import ClassVar
 
+from zoo.recurrent.call import options
 from zoo.recurrent.cell import Carry, Cell, Kernel, Product, Projected, Weights
+from zoo.recurrent.engine import KERNEL_IMPLEMENTATIONS
 from zoo.recurrent.layers.gated import GatedLayer
 
 
 @dataclasses.dataclass(frozen=True)
 class GRU(Cell):
     """The equations of ``ScanGRU``."""
+
+    equation: ClassVar[str] = "gru"
 
     def declare(self) -> dict[str, Kernel]:
         """Kernels ``ir iz in hr hz hn``; ``hn`` has a bias of its own, inside the reset."""
@@ -40,6 +44,10 @@ class ScanGRU(GatedLayer):
     Same parameters as ``nn.scan`` over ``nn.GRUCell``; same equations as PyTorch and cuDNN. The
     carry is one array (*batch, H). Options: see ``GatedLayer``.
 
+    Attributes:
+      implementation: as ``LeafLayer`` has it, or "kernel": the whole loop over time is one GPU
+        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere.
+
     Example:
       >>> import jax, jax.numpy as jnp, registry
       >>> layer = registry.build("scan_gru", features=4)
@@ -55,3 +63,4 @@ class ScanGRU(GatedLayer):
     """
 
     cell_class: ClassVar = GRU
+    own_options: ClassVar = (options.implementation(*KERNEL_IMPLEMENTATIONS),)

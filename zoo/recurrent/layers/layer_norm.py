@@ -6,7 +6,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from zoo.recurrent.call import options
 from zoo.recurrent.cell import Cell, Kernel, Product, Weights
+from zoo.recurrent.engine import IMPLEMENTATIONS
 from zoo.recurrent.engine.products import add
 from zoo.recurrent.layers.gru import GRU, ScanGRU
 from zoo.recurrent.layers.lstm import LSTM, ScanLSTM
@@ -94,6 +96,7 @@ class ScanLayerNormGRU(ScanGRU):
     epsilon: float = 1e-6
 
     cell_class: ClassVar = LayerNormGRU
+    own_options: ClassVar = (options.implementation(*IMPLEMENTATIONS),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,3 +139,4 @@ class ScanLayerNormLSTM(ScanLSTM):
     epsilon: float = 1e-6
 
     cell_class: ClassVar = LayerNormLSTM
+    own_options: ClassVar = (options.implementation(*IMPLEMENTATIONS),)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -63,7 +64,8 @@ class LeafLayer(RecurrentLayer):
         al. 2017).
       implementation: "scan" is ``nn.scan`` of one step, "fused" computes the same with
         everything possible outside of the time loop, "auto" takes what was measured to be
-        faster: "fused" on CPU.
+        faster: "fused" on CPU. Linear layers have "parallel" too, ``ScanGRU`` and ``ScanLSTM``
+        "kernel".
     """
 
     features: int
@@ -190,14 +192,15 @@ class LeafLayer(RecurrentLayer):
             feature_axes=feature_axes,
         )
         axis = checks.normal_axis(self.time_axis, xs.ndim, feature_axes=feature_axes)
-        checks.unsharded_time(xs, axis)
+        sequence_axes = self._sequence_axes(carry, xs, axis, given, history)
         one_step, steps = xs.shape[:axis] + xs.shape[axis + 1 :], xs.shape[axis]
         batch = one_step[: len(one_step) - feature_axes]
         carry = checks.carry(
             carry, self.carry_spec(one_step), xs_shape=xs.shape, time_axis=self.time_axis
         )
         every_step = xs.shape[: xs.ndim - feature_axes]
-        known = checks.conditions(*given[:3], batch, every_step, steps)
+        total = steps * math.prod(map(jax.lax.axis_size, sequence_axes))
+        known = checks.conditions(*given[:3], batch, every_step, total)
         intervals = checks.intervals(given.intervals, every_step)
         deterministic = flax_checks.deterministic(given.deterministic)
         given = Conditions(*known, None, intervals)
@@ -207,7 +210,7 @@ class LeafLayer(RecurrentLayer):
         # A random initial carry is not drawn, nor its key asked for, where nothing starts from it.
         wanted = start is None or given.resets is not None
         initial = self._initial(one_step, learned) if wanted or start is None else start
-        program = self._program(xs, weights, axis, history)
+        program = self._program(xs, weights, axis, history, sequence_axes)
         if steps == 0:
             final = initial if start is None else start
             ys = self._zeros(final, 0, axis, program.engine.dtype)
@@ -230,7 +233,21 @@ class LeafLayer(RecurrentLayer):
         shape.insert(axis, steps)
         return jnp.zeros(shape, dtype)
 
-    def _program(self, xs: jax.Array, weights: Any, axis: int, history: bool = False) -> Program:
+    def _sequence_axes(
+        self, carry: Carry | None, xs: jax.Array, axis: int, given: Conditions, history: bool
+    ) -> tuple[str, ...]:
+        """The axes of a ``jax.shard_map`` that time is shared out over; here, it must be whole."""
+        checks.unsharded_time(xs, axis)
+        return ()
+
+    def _program(
+        self,
+        xs: jax.Array,
+        weights: Any,
+        axis: int,
+        history: bool = False,
+        sequence_axes: tuple[str, ...] = (),
+    ) -> Program:
         dtype = self.dtype
         if dtype is None:
             dtype = dtypes.promote(xs.dtype, *(x.dtype for x in jax.tree.leaves(weights)))
@@ -245,6 +262,8 @@ class LeafLayer(RecurrentLayer):
                 checkpoint_every=self.checkpoint_every,
                 dtype=dtype,
                 precision=self.precision,
+                history=history,
+                sequence_axes=sequence_axes,
             ),
             time_axis=axis,
             truncate_every=self.truncate_every,

@@ -2,8 +2,13 @@
 
 from typing import ClassVar
 
+import jax
+
 from zoo.recurrent.call import option_checks as takes
+from zoo.recurrent.call import options, sequence
+from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.call.options import Option
+from zoo.recurrent.contract import Carry, only_declares
 from zoo.recurrent.engine import LINEAR_IMPLEMENTATIONS
 from zoo.recurrent.layers.leaf import LeafLayer
 
@@ -20,13 +25,30 @@ class LinearLayer(LeafLayer):
         addition in the time loop; "parallel" runs those as a tree over time
         (``jax.lax.associative_scan``); "auto" is "fused" on CPU, where it was measured to be
         faster, and "parallel" elsewhere.
+      sequence_axis: the mesh axis that time is shared out over where the layer is called inside of
+        ``jax.shard_map``; None where time is whole there. On an explicit mesh the type of xs says
+        it. Outside of ``jax.shard_map`` it says nothing. Lengths count the steps of all devices.
     """
 
+    sequence_axis: str | None = None
+
     own_options: ClassVar = (
+        options.implementation(*LINEAR_IMPLEMENTATIONS),
         Option(
-            "implementation",
-            f"one of {', '.join(LINEAR_IMPLEMENTATIONS)}",
-            "how the recurrence is run.",
-            takes.one_of(*LINEAR_IMPLEMENTATIONS),
+            "sequence_axis",
+            "name of a mesh axis, or None",
+            "what shares time out in jax.shard_map.",
+            takes.text_or_none,
         ),
     )
+
+    def _sequence_axes(
+        self, carry: Carry | None, xs: jax.Array, axis: int, given: Conditions, history: bool
+    ) -> tuple[str, ...]:
+        """The axes of a ``jax.shard_map`` that time is shared out over."""
+        if only_declares():
+            return ()
+        same = ("carry", carry), ("seq_lengths", given.seq_lengths)
+        axes = sequence.manual_axes(self.sequence_axis, xs, *same)
+        sequence.can_run(xs, axis, axes, self.implementation, history=history)
+        return axes

@@ -5,7 +5,9 @@ from typing import ClassVar
 
 import jax
 
+from zoo.recurrent.call import options
 from zoo.recurrent.cell import Carry, Cell, Kernel, Product, Projected, Weights
+from zoo.recurrent.engine import KERNEL_IMPLEMENTATIONS
 from zoo.recurrent.layers.gated import GatedLayer
 
 
@@ -18,6 +20,7 @@ class LSTM(Cell):
     peepholes: bool = False
     coupled_gates: bool = False
 
+    equation: ClassVar[str] = "lstm"
     carry_names: ClassVar[tuple[str, ...]] = ("c", "h")
 
     @property
@@ -113,6 +116,8 @@ class ScanLSTM(GatedLayer):
         (H,), initialised by ``bias_init``.
       coupled_gates: whether f = 1 − i; then there are no ``if`` and ``hf`` (and no ``pf``), and
         ``forget_bias`` means nothing.
+      implementation: as ``LeafLayer`` has it, or "kernel": the whole loop over time is one GPU
+        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere.
 
     Example:
       >>> import jax, jax.numpy as jnp, registry
@@ -139,3 +144,4 @@ class ScanLSTM(GatedLayer):
     coupled_gates: bool = False
 
     cell_class: ClassVar = LSTM
+    own_options: ClassVar = (options.implementation(*KERNEL_IMPLEMENTATIONS),)

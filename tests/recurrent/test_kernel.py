@@ -1,0 +1,359 @@
+"""``implementation="kernel"``: interpreted, as a scan, lowered for a GPU; against the fused one."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import registry
+from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels.gates import CELLS
+from zoo.recurrent.engine.kernels.layout import Shape
+
+HERE = jax.__version_info__[:2]
+# Told as a version that is known: the tests run with others, too.
+HOPPER = target.Target(target.CAPABILITY, target.VERSIONS[0])
+# JAX 0.10 has no interpreter of Mosaic GPU, and another ``load``: the kernels are not traced there.
+KNOWN = pytest.mark.skipif(HERE < (0, 11), reason="JAX 0.10 has no interpreter for the kernels")
+STEPS, BATCH, INPUTS = 5, 3, 2
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Puts a machine in the place of this one."""
+
+    def put(**differences: Any) -> None:
+        machine = dataclasses.replace(HOPPER, **differences)
+        monkeypatch.setattr(target, "target", lambda: machine)
+        jax.clear_caches()
+
+    yield put
+    jax.clear_caches()
+
+
+def interpreter() -> Any:
+    from jax.experimental.pallas import mosaic_gpu
+
+    return mosaic_gpu.InterpretGPUParams()
+
+
+def some(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def layers(name, **options):
+    """The same layer by the kernel and by the fused engine, and its parameters."""
+    drawn = {"carry_init": jax.nn.initializers.normal(1.0), "learned_carry": True}
+    options = {**drawn, "bias_init": jax.nn.initializers.normal(1.0), **options}
+    kernel, fused = (
+        registry.build(name, implementation=how, **options) for how in ("kernel", "fused")
+    )
+    variables = fused.init(jax.random.key(0), None, jnp.ones((STEPS, BATCH, INPUTS)))
+    return kernel, fused, variables
+
+
+def conditions():
+    """Lengths, a mask and resets; NaN in padding, in a masked step and before a reset."""
+    xs = some((STEPS, BATCH, INPUTS))
+    mask, resets = np.ones((2, STEPS, BATCH), bool)
+    resets[:] = False
+    lengths = np.array([STEPS, 3, STEPS])
+    xs[3:, 1], mask[1, 0], xs[1, 0] = np.nan, False, np.nan
+    resets[2, 0] = resets[0, 1] = resets[1, 1] = resets[4, 1] = True
+    # In the order of time and against it.
+    xs[1, 2], resets[3, 2], resets[0, 2] = np.nan, True, True
+    return xs, {"seq_lengths": lengths, "mask": mask, "resets": resets}
+
+
+def values_and_gradients(layer, variables, xs, carry=None, **given):
+    weights = some((*xs.shape[:-1], layer.features), 1)
+
+    def loss(variables, xs, carry):
+        found = layer.apply(variables, carry, xs, **given)
+        seen = jax.tree.map(
+            lambda x: jnp.where(jnp.isnan(x), jnp.zeros_like(x), x).astype(jnp.float32), found
+        )
+        total = jnp.sum(seen[1] * weights)
+        return total + sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(seen[0])), found
+
+    ask = (0, 1) if carry is None else (0, 1, 2)
+    run = jax.jit(jax.value_and_grad(loss, ask, has_aux=True))
+    (_, found), gradients = run(variables, xs, carry)
+    return found, gradients
+
+
+def assert_close(found, expected, tolerance):
+    def check(a, b):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        a, b = np.nan_to_num(a), np.nan_to_num(b)
+        assert np.linalg.norm(a - b) <= tolerance * (np.linalg.norm(b) + 1e-3)
+
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(check, found, expected)
+
+
+SIZES = {
+    "lstm, a head of 64": ("scan_lstm", {"features": 64, "forget_bias": 1.0}),
+    "gru, two heads of 64": ("scan_gru", {"features": 128, "heads": 2, "reverse": True}),
+    "lstm, a head of 128": (
+        "scan_lstm",
+        {"features": 128, "dtype": "bfloat16", "reverse": True, "use_bias": False},
+    ),
+    "gru, a head of 128": ("scan_gru", {"features": 128, "dtype": "bfloat16"}),
+}
+
+NARROW = [case for case in SIZES if "64" in case]
+WIDE = [case for case in SIZES if "128" in case]
+
+
+def tolerance(options):
+    return 2e-2 if "dtype" in options else 1e-5
+
+
+@KNOWN
+@pytest.mark.parametrize(
+    "case", [*NARROW, *(pytest.param(c, marks=pytest.mark.slow) for c in WIDE)]
+)
+def test_interpreted_with_all_conditions(machine, case):
+    machine(interpret=interpreter())
+    name, options = SIZES[case]
+    kernel, fused, variables = layers(name, **options)
+    xs, given = conditions()
+    assert kernel.kernel_obstacle(xs) is None
+    found = values_and_gradients(kernel, variables, xs, **given)
+    expected = values_and_gradients(fused, variables, xs, **given)
+    assert np.isnan(np.asarray(expected[0][1], np.float32)).any()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found[1]))
+    assert_close(found, expected, tolerance(options))
+
+
+@KNOWN
+def test_interpreted_without_conditions(machine):
+    machine(interpret=interpreter())
+    kernel, fused, variables = layers("scan_gru", features=64)
+    xs = some((3, BATCH, INPUTS))
+    assert_close(*(values_and_gradients(x, variables, xs) for x in (kernel, fused)), 1e-5)
+
+
+@KNOWN
+@pytest.mark.parametrize("case", [*NARROW, "gru, a head of 128"])
+def test_as_a_scan_with_all_conditions(machine, case):
+    """A program that was traced for a GPU and is compiled for a CPU."""
+    machine()
+    name, options = SIZES[case]
+    kernel, fused, variables = layers(name, **options)
+    xs, given = conditions()
+    carry = fused.apply(variables, jax.random.key(1), xs.shape[1:], method="initialize_carry")
+    found = values_and_gradients(kernel, variables, xs, carry, **given)
+    expected = values_and_gradients(fused, variables, xs, carry, **given)
+    assert_close(found, expected, tolerance(options))
+
+
+@KNOWN
+@pytest.mark.parametrize("time_axis, shape", [(0, (4, 2)), (1, (2, 4, 2)), (-2, (9, 2, 4, 2))])
+def test_other_batches(machine, time_axis, shape):
+    machine()
+    kernel, fused, variables = layers("scan_gru", features=64)
+    kernel, fused = (layer.clone(time_axis=time_axis) for layer in (kernel, fused))
+    xs = some(shape)
+    assert kernel.kernel_obstacle(xs) is None
+    assert_close(*(x.apply(variables, None, xs) for x in (kernel, fused)), 1e-5)
+
+
+@KNOWN
+@pytest.mark.parametrize("case", NARROW)
+def test_derivatives_of_other_kinds(machine, case):
+    """Forward mode, and derivatives of it and of gradients in reverse mode."""
+    machine()
+    name, options = SIZES[case]
+    *both, variables = layers(name, **options)
+    xs, resets = some((2, 1, INPUTS)), np.array([[False], [True]])
+    along = some(xs.shape, 2)
+
+    def derivatives(layer):
+        def loss(variables, xs):
+            carry, ys = layer.apply(variables, None, xs, resets=resets)
+            return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(x * x) for x in jax.tree.leaves(carry))
+
+        def moved(variables, xs):
+            return jax.jvp(lambda xs: loss(variables, xs), (xs,), (along,))[1]
+
+        def turned(variables, xs):
+            return jnp.sum(jax.grad(loss, 1)(variables, xs) * along)
+
+        # The same second derivatives by two ways, and again backwards.
+        return tuple(jax.value_and_grad(f, (0, 1))(variables, xs) for f in (moved, turned))
+
+    found, expected = (jax.jit(lambda x=x: derivatives(x))() for x in both)
+    assert_close(found, expected, 1e-5)
+    assert_close(found[1], found[0], 1e-5)
+
+
+@KNOWN
+def test_vmap(machine):
+    """What is mapped over becomes rows, or one run after the other for kernels of their own."""
+    machine()
+    kernel, fused, variables = layers("scan_gru", features=64)
+    xs, resets = some((2, 3, 2, INPUTS)), np.array([[[False] * 2, [True] * 2, [False] * 2]] * 2)
+    many = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), variables)
+
+    def gradients(layer, axis):
+        def loss(variables, xs, resets):
+            carry, ys = layer.apply(variables, None, xs, resets=resets)
+            return jnp.sum(jnp.sin(ys)) + jnp.sum(carry * carry)
+
+        gradient = jax.value_and_grad(loss, (0, 1))
+        run = jax.jit(jax.vmap(gradient, (axis, 0, 0)))
+        return run(variables if axis is None else many, xs, resets)
+
+    for axis in (None, 0):
+        assert_close(*(gradients(layer, axis) for layer in (kernel, fused)), 1e-5)
+
+
+@KNOWN
+def test_no_cotangent_of_a_history_is_lost(machine):
+    """Of c the kernel returns the last value only, so another engine returns all of them."""
+    machine()
+    kernel, fused, variables = layers("scan_lstm", features=64)
+    xs = some((3, 2, INPUTS))
+    assert kernel.kernel_obstacle(xs) is None
+    assert "carry after every step" in kernel.kernel_obstacle(xs, history=True)
+
+    def gradient(layer):
+        def loss(variables):
+            c, _ = layer.apply(variables, None, xs, method="carries")
+            return jnp.sum(c * c)
+
+        return jax.jit(jax.grad(loss))(variables)
+
+    found = gradient(kernel)
+    assert np.abs(found["params"]["hf"]["kernel"]).max() > 0
+    assert_close(found, gradient(fused), 1e-6)
+
+
+@KNOWN
+@pytest.mark.parametrize("case", SIZES)
+def test_lowers_for_cuda(machine, case):
+    machine()
+    name, options = SIZES[case]
+    kernel, _, variables = layers(name, **options)
+    xs, given = conditions()
+
+    def forward(variables, xs):
+        return jnp.sum(kernel.apply(variables, None, xs)[1].astype(jnp.float32))
+
+    def gradient(variables, xs):
+        return values_and_gradients(kernel, variables, xs, **given)
+
+    for run, kernels in ((forward, ["gates_forward"]), (gradient, ["gates_backward"])):
+        lowered = jax.jit(run).trace(variables, xs).lower(lowering_platforms=("cuda",))
+        text = lowered.as_text()
+        assert all(name in text for name in kernels) and "stablehlo.while" not in text
+
+
+FALLBACKS: dict[str, tuple[dict, dict, dict, list[str]]] = {
+    # What is different: of the machine, the layer and the call; what the obstacle says.
+    "no GPU": ({"capability": ""}, {}, {}, ["9.0", "none"]),
+    "another GPU": ({"capability": "10.0"}, {}, {}, ["9.0", "10.0"]),
+    "an older JAX": ({"version": (0, 10)}, {}, {}, ["with JAX 0.11", "0.10"]),
+    "a newer JAX": ({"version": (0, 13)}, {}, {}, ["with JAX 0.11", "0.13"]),
+    "a projection": ({}, {"projection": 64}, {}, ["projection=64"]),
+    "peepholes": ({}, {"peepholes": True}, {}, ["peepholes=True"]),
+    "coupled gates": ({}, {"coupled_gates": True}, {}, ["coupled_gates=True"]),
+    "an activation": ({}, {"activation_fn": "relu"}, {}, ["activation_fn"]),
+    "a gate": ({}, {"gate_fn": "hard_sigmoid"}, {}, ["gate_fn"]),
+    "a width": ({}, {"features": 96}, {}, ["64 or 128", "has 96"]),
+    "heads": ({}, {"features": 128, "heads": 4}, {}, ["64 or 128", "has 32"]),
+    "float16": ({}, {"dtype": "float16"}, {}, ["float16"]),
+    "float32 of 128": ({}, {"features": 128}, {}, ["float32", "128"]),
+    "a precision": ({}, {"precision": "highest"}, {}, ["TF32", "highest"]),
+    "a narrow carry": (
+        {},
+        {"dtype": "bfloat16", "carry_dtype": "bfloat16"},
+        {},
+        ["carry_dtype", "bfloat16"],
+    ),
+    "zoneout": ({}, {"zoneout_rate": 0.1}, {}, ["zoneout"]),
+    "recurrent dropout": (
+        {},
+        {"recurrent_dropout_rate": 0.1},
+        {"deterministic": False},
+        ["recurrent dropout"],
+    ),
+    "truncation": ({}, {"truncate_every": 2}, {}, ["truncate_every"]),
+    "checkpoints": ({}, {"checkpoint_every": 2}, {}, ["checkpoint_every"]),
+    "a history": ({}, {}, {"history": True}, ["carry after every step"]),
+    "one step": ({}, {}, {"shape": (1, 2, 3)}, ["one step"]),
+    "no rows": ({}, {}, {"shape": (2, 0, 3)}, ["empty"]),
+    "too much": ({}, {}, {"shape": (2**16, 2**8, 3)}, ["2**31"]),
+}
+
+
+@pytest.mark.parametrize("case", FALLBACKS)
+def test_obstacles(machine, case):
+    differences, options, call, words = FALLBACKS[case]
+    machine(**{"version": target.VERSIONS[0], **differences})
+    layer = registry.build("scan_lstm", implementation="kernel", **{"features": 64, **options})
+    call = dict(call)
+    xs = jax.ShapeDtypeStruct(call.pop("shape", (2, 3, 4)), jnp.float32)
+    said = layer.kernel_obstacle(xs, **call)
+    assert said is not None and all(word in said for word in words), said
+
+
+def test_nothing_in_the_way(machine):
+    machine(version=target.VERSIONS[0])
+    xs = jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)
+    options = {"features": 64, "dropout_rate": 0.5, "recurrent_dropout_rate": 0.5, "unroll": 2}
+    layer = registry.build("scan_gru", implementation="kernel", **options)
+    assert layer.kernel_obstacle(xs) is None
+    with jax.default_matmul_precision("float32"):
+        assert "float32" in layer.kernel_obstacle(xs)
+    other = registry.build("scan_layer_norm_gru", features=64)
+    assert "LayerNormGRU" in other.kernel_obstacle(xs)
+
+
+def test_arrays_on_a_mesh(machine):
+    machine(version=target.VERSIONS[0])
+    layer = registry.build("scan_gru", features=64, implementation="kernel")
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "data"))
+    assert "mesh" in layer.kernel_obstacle(jax.device_put(some((2, 3, 4)), where))
+
+
+@pytest.mark.parametrize("name", ["scan_gru", "scan_lstm"])
+def test_where_there_is_no_such_gpu_the_fused_engine_runs(name):
+    kernel, fused, variables = layers(name, features=64)
+    xs = some((3, 2, INPUTS))
+    assert kernel.kernel_obstacle(xs) is not None
+    kernel_text, fused_text = (
+        jax.jit(lambda v, xs, layer=layer: layer.apply(v, None, xs)).lower(variables, xs).as_text()
+        for layer in (kernel, fused)
+    )
+    assert kernel_text == fused_text
+    own = kernel.init(jax.random.key(0), None, xs)
+    jax.tree.map(np.testing.assert_array_equal, own, variables)
+
+
+def test_composites_pass_it_on():
+    inner = {"name": "scan_gru", "features": 4, "implementation": "kernel"}
+    layer = registry.build("stack", layer={"name": "bidirectional", "layer": inner}, num_layers=2)
+    _, ys = layer.init_with_output(jax.random.key(0), None, jnp.ones((3, 2, 4)))[0]
+    assert ys.shape == (3, 2, 8)
+
+
+@pytest.mark.parametrize("name", ["scan_layer_norm_lstm", "scan_mgu", "scan_lru", "scan_conv_gru"])
+def test_other_layers_say_who_has_a_kernel(name):
+    with pytest.raises(ValueError, match=r"implementation must be .*scan_gru, scan_lstm"):
+        registry.build(name, features=4, implementation="kernel")
+
+
+def test_rows_fill_the_card():
+    def rows(batch, heads, size=64):
+        return Shape(CELLS["lstm"], heads, size, True).rows(batch)
+
+    assert [rows(batch, 8) for batch in (1, 64, 128, 256, 512, 4096)] == [8, 8, 8, 16, 32, 32]
+    assert rows(4096, 8, 128) == 16

@@ -1,0 +1,143 @@
+"""Whether a call can be run by a kernel: a closed list of conditions, and which one fails."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.export import is_symbolic_dim
+
+from zoo.recurrent.cell import Carry, Cell
+from zoo.recurrent.engine import forward_mode
+from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels.gates import CELLS, SAVED
+from zoo.recurrent.engine.step import Step
+
+if TYPE_CHECKING:
+    from zoo.recurrent.engine import Engine
+
+SIZES = (64, 128)
+"""Features per head."""
+
+# Options of a cell that may have any value.
+_FREE = frozenset({"features", "heads", "use_bias", "forget_bias"})
+
+# What tensor cores do by themselves: bfloat16 as it is, float32 as TF32.
+_PRECISIONS = (None, "default", "fastest", jax.lax.Precision.DEFAULT)
+
+_SIGNALS = {
+    "cut": "the gradient is truncated (truncate_every)",
+    "zoneout": "zoneout is on",
+    "recurrent_dropout": "recurrent dropout is on",
+}
+
+
+def obstacle(
+    engine: "Engine",
+    step: Step,
+    start: Carry,
+    xs: Any,
+    signals: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+) -> str | None:
+    """Why a call with ``implementation="kernel"`` is run by the fused engine.
+
+    Args:
+      engine: how the layer is run.
+      step: what is done at every step.
+      start: the first carry, arrays (*batch, width), or their shapes and dtypes.
+      xs: inputs (T, *batch, D), or their shape and dtype.
+      signals: conditions of every step by name, see ``Step``.
+      fixed: what is the same for every step by name, see ``Step``.
+
+    Returns:
+      The first condition that fails, in words, or None where the kernel is run.
+    """
+    return next(_obstacles(engine, step, start, xs, {*signals, *fixed}), None)
+
+
+def equation(cell: Cell) -> str | None:
+    """The name of a cell's equation, where a kernel is written for it: a key of ``CELLS``."""
+    # Not by inheritance: a subclass may have another step.
+    name = vars(type(cell)).get("equation", "")
+    return name if name in CELLS else None
+
+
+def _obstacles(
+    engine: "Engine", step: Step, start: Carry, xs: Any, given: set[str]
+) -> Iterator[str]:
+    yield from _of_machine()
+    yield from _of_cell(step.cell)
+    yield from _of_options(engine, step, [x.dtype for x in start])
+    yield from (text for name, text in _SIGNALS.items() if name in given)
+    if unknown := given - {"reset", "mask", "initial", *_SIGNALS}:
+        yield f"steps depend on {', '.join(sorted(unknown))}"
+    yield from _of_shapes(xs.shape, step.cell.features)
+    meshes = [jax.typeof(x).sharding.mesh for x in (xs, *start) if isinstance(x, jax.Array)]
+    if not all(mesh.empty for mesh in (jax.sharding.get_abstract_mesh(), *meshes)):
+        yield "the arrays lie on a mesh, over which the compiler cannot spread a kernel"
+
+
+def _of_machine() -> Iterator[str]:
+    here = target.target()
+    if here.capability != target.CAPABILITY:
+        yield (
+            f"the kernel is written for GPUs of compute capability {target.CAPABILITY} (H100, "
+            f"H200), and the default device has {here.capability or 'none'}"
+        )
+    if here.version not in target.VERSIONS:
+        known = " and ".join(".".join(map(str, version)) for version in target.VERSIONS)
+        own = ".".join(map(str, here.version))
+        yield f"the kernel is known to work with JAX {known}, and this is {own}"
+    if not forward_mode.available():
+        yield "this version of JAX lacks what zoo.recurrent.unstable lists for forward mode"
+
+
+def _of_cell(cell: Cell) -> Iterator[str]:
+    if equation(cell) is None:
+        yield f"no kernel is written for the equation of {type(cell).__name__}"
+    for field in dataclasses.fields(cell):
+        value = getattr(cell, field.name)
+        if field.name not in _FREE and value != field.default:
+            yield f"the kernel knows the equation without {field.name}={value!r}"
+    if cell.features not in [size * cell.heads for size in SIZES]:
+        yield (
+            f"a head has to have 64 or 128 features, and has {cell.features / cell.heads:g} "
+            f"(features={cell.features}, heads={cell.heads})"
+        )
+
+
+def _of_options(engine: "Engine", step: Step, carried: list[Any]) -> Iterator[str]:
+    if engine.dtype not in (jnp.bfloat16, jnp.float32):
+        yield f"products are in {jnp.dtype(engine.dtype).name}, not in bfloat16 or float32"
+    if engine.dtype == jnp.float32 and step.cell.features != SIZES[0] * step.cell.heads:
+        yield "in float32, a recurrent kernel of 128 features per head does not fit in the card"
+    asked = engine.precision
+    if asked is None:
+        asked = getattr(jax.config, "jax_default_matmul_precision", None)
+    if asked not in _PRECISIONS:
+        yield f"the kernel multiplies float32 as TF32, and the precision asked for is {asked}"
+    if any(dtype != jnp.float32 for dtype in (step.work_dtype, *carried)):
+        names = ", ".join(sorted({jnp.dtype(dtype).name for dtype in carried}))
+        yield f"the kernel carries float32, and carry_dtype is {names}"
+    if step.zoneout_rate:
+        yield "there is zoneout"
+    if engine.checkpoint_every is not None:
+        yield "the kernel keeps what the backward pass needs of every step (checkpoint_every)"
+    if engine.history:
+        yield "the carry after every step is asked for, and the kernel returns h alone"
+
+
+def _of_shapes(shape: tuple[Any, ...], features: int) -> Iterator[str]:
+    if any(map(is_symbolic_dim, shape)):
+        yield f"the shape of xs is symbolic: {shape}"
+        return
+    steps, batch = shape[0], math.prod(shape[1:-1])
+    if steps < 2:
+        yield "there is one step, for which no loop is needed"
+    if batch < 1 or shape[-1] < 1:
+        yield f"xs are empty: {shape}"
+    if steps * batch * SAVED * features >= 2**31:
+        yield "the backward pass would need arrays of more than 2**31 numbers, which was not tried"

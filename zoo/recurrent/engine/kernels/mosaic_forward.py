@@ -1,0 +1,164 @@
+"""All steps of a gated recurrence inside one kernel, for Hopper."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from zoo.recurrent.engine.kernels import tiles
+from zoo.recurrent.engine.kernels.gates import GATES, SAVED
+from zoo.recurrent.engine.kernels.layout import BLOCK, HELD, RESET, Shape
+from zoo.recurrent.engine.kernels.tiles import plgpu
+
+
+def forward(
+    shape: Shape,
+    u: jax.Array,
+    kernel: jax.Array,
+    code: jax.Array,
+    start: jax.Array,
+    fresh: jax.Array,
+    fresh_sums: jax.Array,
+    *,
+    save: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Takes all steps.
+
+    Args:
+      shape: see ``layout.Shape``.
+      u: input sums (T, B, GATES * H), interleaved, float32 or bfloat16, the dtype of products.
+      kernel: recurrent kernel (recurrent, heads, d, d), inputs before outputs, dtype of ``u``.
+      code: int32 (T, B), see ``RESET`` and ``HELD``; not read without ``shape.conditions``.
+      start: float32 (states, H, B).
+      fresh: float32 (states, H, B), the carry of a reset.
+      fresh_sums: float32 (recurrent, H, B), recurrent sums of ``fresh``.
+      save: whether the backward pass is to follow.
+
+    Returns:
+      h after every step (T, B, H), the last state (states, H, B), and what is saved of every step
+      (T, B, SAVED * H), interleaved, or None.
+    """
+    cell, groups = shape.cell, shape.groups
+    steps, batch, width = u.shape
+    features = width // GATES
+    dtype, rows = u.dtype, shape.rows(batch)
+    resident = groups * groups * cell.recurrent * BLOCK * BLOCK + 2 * groups * rows * BLOCK
+    resident += 2 * groups * rows * SAVED * BLOCK if save else 0
+    slots = tiles.ahead(dtype, steps, resident, groups * rows * GATES * BLOCK)
+
+    # [head, output block, gate and output, input]: what one warpgroup multiplies by lies together.
+    weights = kernel.reshape(cell.recurrent, shape.heads, shape.size, groups, BLOCK)
+    weights = weights.transpose(1, 3, 0, 4, 2).reshape(shape.heads, groups, -1, shape.size)
+
+    def body(u, weights, code, start, fresh, fresh_sums, ys, last, *rest):
+        saved: Any
+        saved, *scratch = rest if save else (None, *rest)
+        weights_smem, h_smem, u_smem, weights_here, u_here, h_here, *saved_smem = scratch
+        group, head = lax.axis_index("group"), lax.axis_index("head")
+        block = head * groups + group
+        mine = pl.ds(block * BLOCK, BLOCK)
+        tile = pl.ds(lax.axis_index("tile") * rows, rows)
+
+        def read_ahead(t, slot):
+            source = u.at[t, tile, pl.ds(block * GATES * BLOCK, GATES * BLOCK)]
+            here = u_here.at[group * slots + slot]
+            plgpu.copy_gmem_to_smem(source, u_smem.at[group, slot], here)
+
+        def tell(t, h):
+            """Gives h to the product of step t."""
+            h_smem.at[lax.rem(t, 2), group].T[...] = tiles.transposed(h.astype(dtype))
+            plgpu.commit_smem()
+            if groups > 1:
+                plgpu.barrier_arrive(h_here)
+                plgpu.barrier_wait(h_here)
+
+        for k in range(groups):
+            side = weights.at[head, group, :, pl.ds(k * BLOCK, BLOCK)]
+            plgpu.copy_gmem_to_smem(side, weights_smem.at[group, k], weights_here.at[group])
+        for s in range(slots):
+            read_ahead(s, s)
+
+        def read(ref, count):
+            return tuple(tiles.load_tile(ref.at[i, mine, tile]) for i in range(count))
+
+        state = read(start, cell.states)
+        replaced, replaced_sums = (), ()
+        if shape.conditions:
+            replaced, replaced_sums = read(fresh, cell.states), read(fresh_sums, cell.recurrent)
+        tell(0, state[0])
+        plgpu.barrier_wait(weights_here.at[group])
+        sides = [tiles.operand(shape, weights_smem.at[group, k]) for k in range(groups)]
+
+        def step(t, carried):
+            old, code_now = carried
+            slot, now = lax.rem(t, slots), lax.rem(t, 2)
+
+            def product(acc):
+                for k in range(groups):
+                    plgpu.wgmma(acc, sides[k], h_smem.at[now, k].T)
+                # These are read while the tensor core works.
+                plgpu.barrier_wait(u_here.at[group * slots + slot])
+                inputs = tiles.load_transposed(u_smem.at[group, slot], GATES)
+                return acc[...], inputs
+
+            sums, inputs = pl.run_scoped(
+                product, plgpu.ACC((cell.recurrent * BLOCK, rows), jnp.float32)
+            )
+            sums = tiles.split(sums, cell.recurrent)
+            entered, code_next = old, code_now
+            reset, held = (), ()
+            if shape.conditions:
+                code_next = tiles.load_code(code, jnp.minimum(t + 1, steps - 1), tile)
+                codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
+                reset, held = codes == RESET, codes == HELD
+                entered = tiles.choose(reset, replaced, old)
+                sums = tiles.choose(reset, replaced_sums, sums)
+            sums = tuple(a + b for a, b in zip(sums, inputs[: cell.recurrent], strict=True))
+            new, kept = cell.forward((*sums, *inputs[cell.recurrent :]), entered)
+            if shape.conditions:
+                new = tiles.choose(held, old, new)
+
+            # The copies of the step before the last have read what is written over here.
+            plgpu.wait_smem_to_gmem(1, wait_read_only=True)
+            if save:
+                kept = jnp.concatenate([x.astype(dtype) for x in kept])
+                saved_smem[0].at[group, now].T[...] = tiles.transposed(kept)
+            tell(t + 1, new[0])
+            tiles.copy_out(h_smem.at[lax.rem(t + 1, 2), group], ys.at[t, tile, mine])
+            if save:
+                place = pl.ds(block * SAVED * BLOCK, SAVED * BLOCK)
+                tiles.copy_out(saved_smem[0].at[group, now], saved.at[t, tile, place])
+            plgpu.commit_smem_to_gmem_group()
+
+            @pl.when(t + slots < steps)
+            def _():
+                read_ahead(t + slots, slot)
+
+            return new, code_next
+
+        code_first = tiles.load_code(code, 0, tile) if shape.conditions else ()
+        state, _ = lax.fori_loop(0, steps, step, (state, code_first))
+        for i, x in enumerate(state):
+            tiles.store_tile(last.at[i, mine, tile], x)
+        plgpu.wait_smem_to_gmem(0)
+
+    out = (
+        jax.ShapeDtypeStruct((steps, batch, features), dtype),
+        jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32),
+    )
+    scratch = (
+        tiles.buffer(dtype, groups, groups, cell.recurrent * BLOCK, BLOCK),
+        tiles.buffer(dtype, 2, groups, rows, BLOCK),
+        tiles.buffer(dtype, groups, slots, rows, GATES * BLOCK),
+        plgpu.Barrier(num_arrivals=groups, num_barriers=groups),
+        plgpu.Barrier(num_barriers=groups * slots),
+        plgpu.Barrier(num_arrivals=groups),
+    )
+    if save:
+        out += (jax.ShapeDtypeStruct((steps, batch, SAVED * features), dtype),)
+        scratch += (tiles.buffer(dtype, groups, 2, rows, SAVED * BLOCK),)
+    run = tiles.call(shape, body, "gates_forward", out, scratch, dtype, batch // rows)
+    results = run(u, weights, code, start, fresh, fresh_sums)
+    return results if save else (*results, None)

@@ -1,0 +1,41 @@
+"""What a program is traced for: the seam between the kernels and the machine."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+VERSIONS = ((0, 11),)
+"""Versions of JAX with which the kernels were seen to be right on a card. With 0.12 they run in the
+interpreter and are lowered, as tests show; a card has not been had with it yet."""
+
+CAPABILITY = "9.0"
+"""What the kernels are written for: Hopper, as the H100 and H200."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A machine.
+
+    Attributes:
+      capability: compute capability of the default backend's first device, "" where it has none.
+      version: of JAX, its first two numbers.
+      interpret: how kernels are interpreted where there is no GPU, or False: an
+        ``InterpretGPUParams`` of ``jax.experimental.pallas.mosaic_gpu``, from 0.11 on.
+    """
+
+    capability: str
+    version: tuple[int, ...]
+    interpret: Any = False
+
+
+def target() -> Target:
+    """The machine that runs what is traced now.
+
+    Tests put another one in its place; compiled calls have to be forgotten then
+    (``jax.clear_caches``), since they depend on it without knowing.
+    """
+    capability = ""
+    if jax.default_backend() == "gpu":
+        capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    return Target(capability, jax.__version_info__[:2])
