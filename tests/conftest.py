@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,26 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ[_STORE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Defines --share."""
+    parser.addoption("--share", metavar="I/N", help="run the I-th of N shares of the tests alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps one share of the tests: of a table, every N-th row or so, whatever its order is."""
+    if not (given := config.getoption("--share")):
+        return
+    index, count = map(int, given.split("/"))
+    if not 0 <= index < count:
+        raise pytest.UsageError(f"--share: expected I/N with 0 <= I < N, got {given!r}")
+
+    def taken(item: pytest.Item) -> bool:
+        return zlib.crc32(item.nodeid.encode()) % count == index
+
+    config.hook.pytest_deselected(items=[item for item in items if not taken(item)])
+    items[:] = [item for item in items if taken(item)]
 
 
 @pytest.fixture(scope="module", autouse=True)
