@@ -20,23 +20,19 @@ hypothesis.settings.register_profile("slow", max_examples=60, deadline=None, pri
 hypothesis.settings.load_profile("default")
 
 # Two thirds of the time of a test go into compilation, and many tests compile the same programs: a
-# folder that all processes of a run share saves making them again.
-_STORE = "JAX_COMPILATION_CACHE_DIR"
-_ALL_OF_THEM = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
+# folder saves making them again, also after they were let go of.
+_STORE = "TEST_PROGRAMS"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the store, where the environment names none that is to be kept."""
     if _STORE not in os.environ:
-        folder = tempfile.mkdtemp(prefix="programs")
+        os.environ[_STORE] = folder = tempfile.mkdtemp(prefix="programs")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        os.environ[_STORE] = folder
-    # Processes that this one starts read the environment; JAX has read it here already.
-    os.environ.update(_ALL_OF_THEM)
-    jax.config.update("jax_compilation_cache_dir", os.environ[_STORE])
+    # JAX does not write a program at one stroke, so another process might read half of one: every
+    # process has a folder of its own, and those that tests start have none.
+    own = Path(os.environ[_STORE]) / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    jax.config.update("jax_compilation_cache_dir", str(own))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
