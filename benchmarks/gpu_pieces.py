@@ -114,8 +114,6 @@ def _kit(name: str, implementation: str) -> dict[str, str]:
     import registry
     from zoo.recurrent.testing import CHECKS, Case
 
-    # The checks compare with each other what a GPU would otherwise multiply in two ways.
-    jax.config.update("jax_default_matmul_precision", "highest")
     build = functools.partial(
         registry.build, name, **{"features": 4, "implementation": implementation}
     )
@@ -124,7 +122,9 @@ def _kit(name: str, implementation: str) -> dict[str, str]:
 
     def run(check: Callable[[Case], None]) -> str:
         try:
-            check(case)
+            # The checks compare with each other what a GPU would otherwise multiply in two ways.
+            with jax.default_matmul_precision("highest"):
+                check(case)
         except unittest.SkipTest:
             return "skipped"
         except Exception as error:
