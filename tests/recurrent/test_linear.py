@@ -181,7 +181,13 @@ def gradients(layer, variables, xs, **conditions):
 
 
 @pytest.mark.parametrize("options", [{"truncate_every": 3}, {"checkpoint_every": 2}], ids=str)
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("min gru", "lru") else pytest.param(name, marks=pytest.mark.slow)
+        for name in LINEAR
+    ],
+)
 def test_options_mean_the_same_in_all_implementations(name, options):
     expected, *others = (
         gradients(

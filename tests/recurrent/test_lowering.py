@@ -30,8 +30,16 @@ def test_gradients_lower_for_cuda(name, implementation):
     assert "stablehlo.while" in lowered.as_text()
 
 
-@pytest.mark.parametrize("options", [{}, {"checkpoint_every": 16}], ids=str)
-@pytest.mark.parametrize("name", ["scan_gru", "scan_lstm", "scan_conv_gru", "scan_min_gru"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("scan_lstm", {}),
+        ("scan_gru", {"checkpoint_every": 16}),
+        pytest.param("scan_conv_gru", {"checkpoint_every": 16}, marks=pytest.mark.slow),
+        ("scan_min_gru", {}),
+    ],
+    ids=str,
+)
 def test_what_is_chosen_on_a_gpu(monkeypatch, name, options):
     def run(implementation):
         layer = registry.build(name, features=4, implementation=implementation, **options)
