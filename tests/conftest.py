@@ -51,7 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"--share: expected I/N with 0 <= I < N, got {given!r}")
 
     def taken(item: pytest.Item) -> bool:
-        return zlib.crc32(item.nodeid.encode()) % count == index
+        # On meshes, one process answers for all rows of a table, so they are not parted.
+        own = item.nodeid.split("[")[0] if "placement" in item.nodeid else item.nodeid
+        return zlib.crc32(own.encode()) % count == index
 
     config.hook.pytest_deselected(items=[item for item in items if not taken(item)])
     items[:] = [item for item in items if taken(item)]
