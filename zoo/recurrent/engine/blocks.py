@@ -151,6 +151,14 @@ def shift(first: jax.Array, after: jax.Array, reverse: bool) -> jax.Array:
     return jnp.concatenate(parts)
 
 
+def first_visited(pair: tuple[Tree, Tree], reverse: bool) -> Tree:
+    """What a pair holds for the block that is visited first."""
+    whole, rest = pair
+    if whole is None or (reverse and rest is not None):
+        return rest
+    return jax.tree.map(lambda x: x[-1 if reverse else 0], whole)
+
+
 def zip_pairs(*pairs: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
     """Makes one pair of tuples out of many pairs; None stays where a side is empty everywhere."""
     wholes, rests = zip(*pairs, strict=True)

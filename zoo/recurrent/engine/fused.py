@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cell import Carry
-from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine.backward import backward
-from zoo.recurrent.engine.blocks import Blocks, shift, zip_pairs
+from zoo.recurrent.engine.blocks import Blocks, first_visited, shift, zip_pairs
+from zoo.recurrent.engine.derivatives import dense, differentiable, nothing, pushed
 from zoo.recurrent.engine.products import (
     Arithmetic,
     Multiplier,
@@ -77,8 +76,7 @@ def fused(
     Returns:
       The last carry, and the carry after every step: arrays (T, *batch, width).
     """
-    run = _both_ways if forward_mode.available() else _reverse_only
-    return run(plan, stacks, weights, fixed, start, xs, signals)
+    return _run(plan, stacks, weights, fixed, start, xs, signals)
 
 
 def _plain(plan, stacks, weights, fixed, start, xs, signals):
@@ -155,11 +153,8 @@ def _fused_backward(plan, residuals, cotangents):
     """The cotangents of all arguments; those of results are None where they are zero."""
     shared, xs, signals, entries, kept, sums = residuals
     d_final, d_history = cotangents
-    like = _first_entry(entries)
     # A history whose cotangent is zero throughout (usually the cell state's) is not added at all.
-    d_final = tuple(
-        jnp.zeros_like(x) if d is None else d for d, x in zip(d_final, like, strict=True)
-    )
+    d_final = dense(d_final, first_visited(entries, plan.reverse))
 
     blocks = plan.blocks(xs.shape[0]).backwards()
     # Transposed once: a loop that multiplies by the kernel as it is would do so at every step.
@@ -179,7 +174,7 @@ def _fused_backward(plan, residuals, cotangents):
     pair = zip_pairs(blocks.cut((xs, signals)), entries, blocks.cut((d_history, kept, sums)))
     zeros = jax.tree.map(jnp.zeros_like, shared)
     (d_start, gradients), dxs = blocks.scan(visit, (d_final, zeros), pair)
-    return (*gradients, d_start, blocks.join(dxs), None)
+    return (*gradients, d_start, blocks.join(dxs), nothing(signals))
 
 
 def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signals):
@@ -221,67 +216,10 @@ def _block_gradient(plan, shared, transposed, d, d_hist, before, sums, x, signal
     return d, _Shared(d_stacks, jax.tree.map(jnp.add, d_own, d_weights), d_fixed), dx
 
 
-def _first_entry(pair):
-    whole, rest = pair
-    return rest if whole is None else jax.tree.map(lambda x: x[0], whole)
+def _push(plan, residuals, tangents):
+    (stacks, weights, fixed), xs, signals, entries, _, _ = residuals
+    arguments = stacks, weights, fixed, first_visited(entries, plan.reverse), xs, signals
+    return pushed(functools.partial(_plain, plan), arguments, tangents)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Derivative:
-    """The derivative of a run, as a map of tangents; see ``forward_mode.Map``."""
-
-    plan: Plan
-
-    def push(self, residuals, tangents):
-        (stacks, weights, fixed), xs, signals, entries, _, _ = residuals
-        arguments = stacks, weights, fixed, self._start(entries), xs, signals
-        given = jax.tree.structure(arguments).flatten_up_to(tangents)
-        where = [i for i, t in enumerate(given) if t is not None]
-        leaves, tree = jax.tree.flatten(arguments)
-
-        def run(chosen):
-            all_leaves = dict(enumerate(leaves)) | dict(zip(where, chosen, strict=True))
-            return _plain(self.plan, *jax.tree.unflatten(tree, all_leaves.values()))
-
-        at, along = [leaves[i] for i in where], [given[i] for i in where]
-        return jax.jvp(run, (at,), (along,))[1]
-
-    def pull(self, residuals, cotangents):
-        *found, _ = _fused_backward(self.plan, residuals, cotangents)
-        signals = residuals[2]
-        return (*found, jax.tree.map(lambda _: None, signals))
-
-    def _start(self, entries):
-        whole, rest = entries
-        if whole is None or (self.plan.reverse and rest is not None):
-            return rest
-        return jax.tree.map(lambda x: x[-1 if self.plan.reverse else 0], whole)
-
-
-_both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
-
-
-@functools.partial(_both_ways.defjvp, symbolic_zeros=True)
-def _both_ways_jvp(plan, primals, tangents):
-    out, residuals = _fused_forward(plan, *primals)
-    derivative = _Derivative(plan)
-    return out, forward_mode.linear(derivative, residuals, _without_zeros(tangents), out)
-
-
-_reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
-
-
-def _reverse_only_forward(plan, *arguments):
-    values = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
-    return _fused_forward(plan, *values)
-
-
-def _reverse_only_backward(plan, residuals, cotangents):
-    return _fused_backward(plan, residuals, _without_zeros(cotangents))
-
-
-_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zeros=True)
-
-
-def _without_zeros(tree):
-    return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)
+_run = differentiable(_plain, _fused_forward, _push, _fused_backward)

@@ -12,11 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cell import Carry, LinearCell
-from zoo.recurrent.engine import forward_mode
-from zoo.recurrent.engine.blocks import Blocks, shift
+from zoo.recurrent.engine.blocks import Blocks, first_visited, shift
+from zoo.recurrent.engine.derivatives import dense, differentiable, nothing, pushed
 from zoo.recurrent.engine.elements import cuts, elements
 from zoo.recurrent.engine.products import Arithmetic, ManySteps
 from zoo.recurrent.engine.recurrence import Recurrence, adjoint, recurrence
@@ -74,8 +73,7 @@ def linear(
       The last carry; the carry after every step, arrays (T, *batch, width); and what is read of
       it, or None where that is its last array.
     """
-    run = _both_ways if forward_mode.available() else _reverse_only
-    return run(plan, weights, fixed, start, xs, signals)
+    return _run(plan, weights, fixed, start, xs, signals)
 
 
 def _plain(plan, weights, fixed, start, xs, signals):
@@ -116,10 +114,7 @@ def backward(plan, residuals, cotangents):
     """The cotangents of all arguments; those of results are None where they are zero."""
     weights, fixed, xs, signals, entries, kept = residuals
     d_final, d_after, d_y = cotangents
-    like = _first_entry(entries)
-    d_final = tuple(
-        jnp.zeros_like(x) if d is None else d for d, x in zip(d_final, like, strict=True)
-    )
+    d_final = dense(d_final, first_visited(entries, plan.how.reverse))
     blocks = plan.blocks(xs.shape[0]).backwards()
 
     def visit(state, block):
@@ -133,7 +128,7 @@ def backward(plan, residuals, cotangents):
     pair = beside(blocks.cut((xs, signals, kept, d_after, d_y)), entries)
     zeros = jax.tree.map(jnp.zeros_like, (weights, fixed))
     (d_start, gradients), dxs = blocks.scan(visit, (d_final, zeros), pair)
-    return (*gradients, d_start, blocks.join(dxs), None)
+    return (*gradients, d_start, blocks.join(dxs), nothing(signals))
 
 
 def _block_gradient(plan, weights, fixed, x, signals, entry, after, cotangents):
@@ -157,9 +152,7 @@ def _block_gradient(plan, weights, fixed, x, signals, entry, after, cotangents):
 
 def cotangents_read(plan, weights, u, after, d_after, d_y):
     """The cotangents of the carries of a block, of its projections and of what reads them."""
-    g = tuple(
-        jnp.zeros_like(x) if own is None else own for x, own in zip(after, d_after, strict=True)
-    )
+    g = dense(d_after, after)
     d_u, d_weights = jax.tree.map(jnp.zeros_like, (u, weights))
     if d_y is None:
         return g, d_u, d_weights
@@ -186,69 +179,11 @@ def _apart(pair, count):
     return tuple(zip(*sides, strict=True))
 
 
-def _first_entry(pair):
-    whole, rest = pair
-    return rest if whole is None else jax.tree.map(lambda x: x[0], whole)
+def push(plan, residuals, tangents):
+    """The tangents of what ``linear`` returns; those of arguments are None where they are zero."""
+    weights, fixed, xs, signals, entries, _ = residuals
+    arguments = weights, fixed, first_visited(entries, plan.how.reverse), xs, signals
+    return pushed(functools.partial(_plain, plan), arguments, tangents)
 
 
-@dataclasses.dataclass(frozen=True)
-class Derivative:
-    """The derivative of a run, as a map of tangents; see ``forward_mode.Map``."""
-
-    plan: Plan
-
-    def push(self, residuals, tangents):
-        """Tangents of the results."""
-        weights, fixed, xs, signals, entries, _ = residuals
-        arguments = weights, fixed, self._start(entries), xs, signals
-        given = jax.tree.structure(arguments).flatten_up_to(tangents)
-        where = [i for i, t in enumerate(given) if t is not None]
-        leaves, tree = jax.tree.flatten(arguments)
-
-        def run(chosen):
-            all_leaves = dict(enumerate(leaves)) | dict(zip(where, chosen, strict=True))
-            return _plain(self.plan, *jax.tree.unflatten(tree, all_leaves.values()))
-
-        at, along = [leaves[i] for i in where], [given[i] for i in where]
-        return jax.jvp(run, (at,), (along,))[1]
-
-    def pull(self, residuals, cotangents):
-        """Cotangents of the arguments."""
-        *found, _ = backward(self.plan, residuals, cotangents)
-        return (*found, jax.tree.map(lambda _: None, residuals[3]))
-
-    def _start(self, entries):
-        whole, rest = entries
-        if whole is None or (self.plan.how.reverse and rest is not None):
-            return rest
-        return jax.tree.map(lambda x: x[-1 if self.plan.how.reverse else 0], whole)
-
-
-_both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
-
-
-@functools.partial(_both_ways.defjvp, symbolic_zeros=True)
-def _both_ways_jvp(plan, primals, tangents):
-    out, residuals = forward(plan, *primals)
-    derivative = Derivative(plan)
-    return out, forward_mode.linear(derivative, residuals, without_zeros(tangents), out)
-
-
-_reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
-
-
-def _reverse_only_forward(plan, *arguments):
-    values = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
-    return forward(plan, *values)
-
-
-def _reverse_only_backward(plan, residuals, cotangents):
-    return backward(plan, residuals, without_zeros(cotangents))
-
-
-_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zeros=True)
-
-
-def without_zeros(tree):
-    """None in the place of derivatives that are known to be zero."""
-    return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)
+_run = differentiable(_plain, forward, push, backward)

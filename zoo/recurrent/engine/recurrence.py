@@ -12,11 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cell import Carry, times
-from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine.blocks import shift
+from zoo.recurrent.engine.derivatives import dense, differentiable
 
 Tree = Any
 
@@ -81,8 +80,7 @@ def recurrence(how: Recurrence, a: Carry, b: Carry, start: Carry, cut: Any = Non
     Returns:
       The carry after every step, arrays (T, ...).
     """
-    run = _both_ways if forward_mode.available() else _reverse_only
-    return run(how, a, b, start, cut)
+    return _run(how, a, b, start, cut)
 
 
 def adjoint(
@@ -217,74 +215,29 @@ def flipped(tree: Carry) -> Carry:
     return tuple(jnp.flip(x, axis=0) for x in tree)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Derivative:
-    """The derivative as a map of tangents; see ``forward_mode.Map``."""
-
-    how: Recurrence
-
-    def push(self, residuals: Tree, tangents: Tree) -> Tree:
-        a, before, cut = residuals
-        t_a, t_b, t_start, _ = tangents
-        like = before
-        parts = [jax.tree.map(jnp.zeros_like, like)]
-        if _any(t_a):
-            t_a = _dense(t_a, a)
-            parts.append(self.how.times(t_a, before))
-        if _any(t_b):
-            parts.append(_dense(t_b, like))
-        added = functools.reduce(lambda x, y: tuple(map(jnp.add, x, y)), parts)
-        start = _dense(t_start, tuple(x[0] for x in like))
-        how = dataclasses.replace(self.how, resets=self.how.resets or cut is not None)
-        return recurrence(how, _through(a, like, cut), added, start)
-
-    def pull(self, residuals: Tree, cotangents: Tree) -> Tree:
-        a, before, cut = residuals
-        g = _dense(cotangents, before)
-        zeros = tuple(jnp.zeros_like(x[0]) for x in before)
-        return (*adjoint(self.how, a, before, g, zeros, cut), None)
-
-
-def _any(tangents: Tree) -> bool:
-    return any(t is not None for t in tangents)
-
-
-def _dense(tangents: Tree, like: Carry) -> Carry:
-    return tuple(jnp.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True))
-
-
-def _residuals(how: Recurrence, a: Carry, start: Carry, h: Carry, cut: Any) -> Tree:
-    before = tuple(shift(x, own, how.reverse) for x, own in zip(start, h, strict=True))
-    return a, before, cut
-
-
-_both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
-
-
-@functools.partial(_both_ways.defjvp, symbolic_zeros=True)
-def _both_ways_jvp(how: Recurrence, primals: Tree, tangents: Tree) -> Tree:
-    a, _, start, cut = primals
+def _forward(how: Recurrence, a: Carry, b: Carry, start: Carry, cut: Any) -> tuple[Carry, Tree]:
     # Itself, and not the plain run: that one does not know where the gradient is cut.
-    h = recurrence(how, *primals)
-    residuals = _residuals(how, a, start, h, cut)
-    return h, forward_mode.linear(_Derivative(how), residuals, _without_zeros(tangents), h)
+    h = recurrence(how, a, b, start, cut)
+    before = tuple(shift(x, own, how.reverse) for x, own in zip(start, h, strict=True))
+    return h, (a, before, cut)
 
 
-_reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
+def _push(how: Recurrence, residuals: Tree, tangents: Tree) -> Tree:
+    a, before, cut = residuals
+    t_a, t_b, t_start, _ = tangents
+    added = dense(t_b, before)
+    if any(t is not None for t in t_a):
+        added = tuple(map(jnp.add, how.times(dense(t_a, a), before), added))
+    start = dense(t_start, tuple(x[0] for x in before))
+    how = dataclasses.replace(how, resets=how.resets or cut is not None)
+    return recurrence(how, _through(a, before, cut), added, start)
 
 
-def _reverse_only_forward(how: Recurrence, *arguments: Tree) -> tuple[Carry, Tree]:
-    h = recurrence(how, *arguments)
-    a, _, start, cut = arguments
-    return h, _residuals(how, a, start, h, cut)
+def _pull(how: Recurrence, residuals: Tree, cotangents: Tree) -> Tree:
+    a, before, cut = residuals
+    g = dense(cotangents, before)
+    zeros = tuple(jnp.zeros_like(x[0]) for x in before)
+    return (*adjoint(how, a, before, g, zeros, cut), None)
 
 
-def _reverse_only_backward(how: Recurrence, residuals: Tree, cotangents: Carry) -> Tree:
-    return _Derivative(how).pull(residuals, cotangents)
-
-
-_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward)
-
-
-def _without_zeros(tree: Tree) -> Tree:
-    return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)
+_run = differentiable(_plain, _forward, _push, _pull)

@@ -11,15 +11,15 @@ obey the same recurrence, cotangents the same backwards: both are found in the s
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from zoo.recurrent.cell import Carry
-from zoo.recurrent.engine import forward_mode, linear
+from zoo.recurrent.engine import linear
 from zoo.recurrent.engine.blocks import shift
+from zoo.recurrent.engine.derivatives import dense, differentiable
 from zoo.recurrent.engine.elements import cuts
 from zoo.recurrent.engine.linear import Plan
 from zoo.recurrent.engine.parts import Parts
@@ -59,8 +59,7 @@ def sharded(
     Returns:
       The carry that leaves this part; that after every step of it; and what is read of it, or None.
     """
-    run = _both_ways if forward_mode.available() else _reverse_only
-    return run(shared, weights, fixed, start, xs, signals)
+    return _run(shared, weights, fixed, start, xs, signals)
 
 
 def fold(parts: Parts, how: Recurrence, factor: Carry, last: Carry, start: Carry) -> Carry:
@@ -171,65 +170,31 @@ def _backward(shared, residuals, cotangents):
     own, factor = residuals
     signals = own[3]
     d_final, d_after, d_y = cotangents
-    zeros = jax.tree.map(jnp.zeros_like, factor)
-    d_final = tuple(z if d is None else d for d, z in zip(d_final, zeros, strict=True))
+    d_final = dense(d_final, factor)
     d_before = _cotangent_before(plan, own, d_final, d_after, d_y)
     back = dataclasses.replace(
         plan.how, reverse=not plan.how.reverse, resets=plan.how.resets or "cut" in signals
     )
     factor = plan.how.conjugate(_through(factor, signals))
+    zeros = jax.tree.map(jnp.zeros_like, factor)
     d_later = fold(parts.backwards(), back, factor, d_before, zeros)
     d_final = tuple(map(jnp.add, d_final, d_later))
     d_weights, d_fixed, d_start, *rest = linear.backward(plan, own, (d_final, d_after, d_y))
     return d_weights, d_fixed, _only_first(parts, d_start), *rest
 
 
-@dataclasses.dataclass(frozen=True)
-class _Derivative:
-    """The derivative of a run, as a map of tangents; see ``forward_mode.Map``."""
+def _push(shared, residuals, tangents):
+    plan, parts = shared.plan, shared.parts
+    own, factor = residuals
+    t_weights, t_fixed, t_start, *rest = tangents
 
-    shared: Shared
+    def tangents_from(start):
+        return linear.push(plan, own, (t_weights, t_fixed, start, *rest))
 
-    def push(self, residuals, tangents):
-        plan, parts = self.shared.plan, self.shared.parts
-        own, factor = residuals
-        t_weights, t_fixed, t_start, *rest = tangents
-        zeros = jax.tree.map(jnp.zeros_like, factor)
-        t_start = tuple(z if t is None else t for t, z in zip(t_start, zeros, strict=True))
-        run = linear.Derivative(plan).push
-
-        def tangents_from(start):
-            return run(own, (t_weights, t_fixed, start, *rest))
-
-        last, *_ = tangents_from(_only_first(parts, t_start))
-        how = dataclasses.replace(plan.how, resets=plan.how.resets or "cut" in own[3])
-        return tangents_from(fold(parts, how, _through(factor, own[3]), last, t_start))
-
-    def pull(self, residuals, cotangents):
-        *found, _ = _backward(self.shared, residuals, cotangents)
-        return (*found, jax.tree.map(lambda _: None, residuals[0][3]))
+    t_start = dense(t_start, factor)
+    last, *_ = tangents_from(_only_first(parts, t_start))
+    how = dataclasses.replace(plan.how, resets=plan.how.resets or "cut" in own[3])
+    return tangents_from(fold(parts, how, _through(factor, own[3]), last, t_start))
 
 
-_both_ways = jax.custom_jvp(_plain, nondiff_argnums=(0,))
-
-
-@functools.partial(_both_ways.defjvp, symbolic_zeros=True)
-def _both_ways_jvp(shared, primals, tangents):
-    out, residuals = _forward(shared, *primals)
-    tangents = linear.without_zeros(tangents)
-    return out, forward_mode.linear(_Derivative(shared), residuals, tangents, out)
-
-
-_reverse_only = jax.custom_vjp(_plain, nondiff_argnums=(0,))
-
-
-def _reverse_only_forward(shared, *arguments):
-    values = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
-    return _forward(shared, *values)
-
-
-def _reverse_only_backward(shared, residuals, cotangents):
-    return _backward(shared, residuals, linear.without_zeros(cotangents))
-
-
-_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward, symbolic_zeros=True)
+_run = differentiable(_plain, _forward, _push, _backward)

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine import fused as _fused
+from zoo.recurrent.engine.derivatives import dense, nothing, pushed, without_zeros
 from zoo.recurrent.engine.kernels import choice, rows, target
 from zoo.recurrent.engine.kernels.gates import CELLS
 from zoo.recurrent.engine.kernels.layout import HELD, RESET, Shape, interleave
@@ -98,7 +98,7 @@ def _saving_jvp(plan, primals, tangents):
 
 
 def _tangents(plan, arguments, kept, tangents, out):
-    return forward_mode.linear(_Derivative(plan), (arguments, kept), _without_zeros(tangents), out)
+    return forward_mode.linear(_Derivative(plan), (arguments, kept), without_zeros(tangents), out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +109,11 @@ class _Derivative:
 
     def push(self, residuals, tangents):
         arguments, _ = residuals
-        return _pushed(functools.partial(_by_fused, self.plan), arguments, tangents)
+        return pushed(functools.partial(_by_fused, self.plan), arguments, tangents)
 
     def pull(self, residuals, cotangents):
         found = _pulled(self.plan, residuals, cotangents)
-        return (*found, jax.tree.map(lambda _: None, residuals[0][-1]))
+        return (*found, nothing(residuals[0][-1]))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -126,7 +126,7 @@ def _pulled(plan, residuals, cotangents):
 @functools.partial(_pulled.defjvp, symbolic_zeros=True)
 def _pulled_jvp(plan, primals, tangents):
     (arguments, kept), cotangents = primals
-    (moving, _), turning = _without_zeros(tangents)
+    (moving, _), turning = without_zeros(tangents)
     out = _pulled(plan, (arguments, kept), cotangents)
 
     def pull(arguments, cotangents):
@@ -136,23 +136,9 @@ def _pulled_jvp(plan, primals, tangents):
             return _by_fused(plan, weights, fixed, start, xs, signals)
 
         values, back = jax.vjp(run, *differentiable)
-        return back(_dense(cotangents, values))
+        return back(dense(cotangents, values))
 
-    return out, _pushed(pull, (arguments, cotangents), (moving, turning))
-
-
-def _pushed(function, arguments, tangents):
-    """The tangent of a function's results, for tangents of which some are None."""
-    leaves, tree = jax.tree.flatten(arguments)
-    given = tree.flatten_up_to(tangents)
-    where = [i for i, t in enumerate(given) if t is not None]
-
-    def run(chosen):
-        all_leaves = dict(enumerate(leaves)) | dict(zip(where, chosen, strict=True))
-        return function(*jax.tree.unflatten(tree, all_leaves.values()))
-
-    at, along = [leaves[i] for i in where], [given[i] for i in where]
-    return jax.jvp(run, (at,), (along,))[1]
+    return out, pushed(pull, (arguments, cotangents), (moving, turning))
 
 
 def _by_fused(plan, weights, fixed, start, xs, signals):
@@ -184,7 +170,7 @@ def _backward(plan, arguments, kept, cotangents):
     code = _code(plan, xs, signals)
     read, _, recurrent = _parameters(plan, weights)
     ys, saved = kept
-    d_final, d_ys = _dense(cotangents, (start, _unflat(plan, ys, xs)))
+    d_final, d_ys = dense(cotangents, (start, _unflat(plan, ys, xs)))
     d_last = tuple(d.reshape(x.shape) for d, x in zip(d_final[::-1], first, strict=True))
 
     d_u, d_first, d_fresh = rows.backward(
@@ -246,15 +232,3 @@ def _in_order(plan, x):
 
 def _unflat(plan, ys, xs):
     return _in_order(plan, ys.reshape(*xs.shape[:-1], ys.shape[-1]))
-
-
-def _dense(cotangents, like):
-    leaves, tree = jax.tree.flatten(like)
-    given = tree.flatten_up_to(cotangents)
-    return tree.unflatten(
-        [jnp.zeros_like(x) if d is None else d for d, x in zip(given, leaves, strict=True)]
-    )
-
-
-def _without_zeros(tree):
-    return jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tree)
