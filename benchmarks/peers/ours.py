@@ -64,7 +64,7 @@ def _competitor(
         suffix += f" block={block}"
 
     def apply(variables, xs):
-        with _blocks_of(block):
+        with blocks_of(block):
             return layer.apply(variables, None, xs)[1]
 
     return compiled.competitor(
@@ -95,10 +95,13 @@ def _drawn_by(layer: Any, data: Data) -> dict[str, Any]:
     return jax.tree.map(np.asarray, variables["params"])
 
 
-def _blocks_of(steps: int | None) -> contextlib.AbstractContextManager:
+def blocks_of(steps: int | None) -> contextlib.AbstractContextManager:
     """Makes the fused engine take so many steps at once, which users have no option for."""
     if steps is None:
         return contextlib.nullcontext()
-    from zoo.recurrent.engine import Engine
+    from zoo.recurrent.engine import memory
 
-    return unittest.mock.patch.object(Engine, "_memory", lambda *_: ("products", steps))
+    def gated(step, xs, checkpoint_every, unroll):
+        return memory.Cut(steps, "products", True, unroll)
+
+    return unittest.mock.patch.object(memory, "gated", gated)

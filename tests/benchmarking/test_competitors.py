@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+import registry
 from benchmarks import measure, peers
 from benchmarks.cases import Case, draw
+from benchmarks.peers import ours
 
 from .samples import SMALL
 
@@ -81,3 +83,15 @@ def test_others_can_be_measured(library):
                     assert timed is None or timed() > 0
                 elif library != "torch" or quantity != "compile":
                     assert timed(1) > 0.0
+
+
+def test_a_sweep_takes_the_blocks_that_it_says(monkeypatch):
+    # A GPU has a rule of its own for them.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    layer = registry.build("scan_gru", features=3, implementation="fused")
+    xs = np.ones((12, 2, 3), np.float32)
+    variables = layer.init(jax.random.key(0), None, xs)
+    with ours.blocks_of(4):
+        program = str(jax.make_jaxpr(lambda xs: layer.apply(variables, None, xs)[1])(xs))
+    assert "length=4" in program and "unroll=8" not in program
+    jax.clear_caches()

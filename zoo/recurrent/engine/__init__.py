@@ -1,7 +1,6 @@
 """Engines that run a step over time: the plain convention and the fused one, and which to take."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,8 @@ from jax.export import is_symbolic_dim
 from zoo.recurrent.cell import Carry, Cell, LinearCell
 from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import linear as _linear
+from zoo.recurrent.engine import memory
 from zoo.recurrent.engine import reference as _reference
-from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.kernels import obstacle
 from zoo.recurrent.engine.kernels import run as _kernels
 from zoo.recurrent.engine.parts import Parts
@@ -25,22 +24,8 @@ IMPLEMENTATIONS = ("auto", "scan", "fused")
 LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
 KERNEL_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "kernel")
 
-# Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
-# which glibc maps every allocation afresh (docs/performance.md).
-_BLOCK_BYTES = 3 * 2**19
-
-# Of a block's elements in a linear recurrence: a and b as they lie in a core's cache.
-_ELEMENT_BYTES = 2**21
-
 # Platforms where the fused engine was measured to be faster (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu", "gpu")
-
-# On a GPU, launching a step's kernels takes longer than running them. Where eight steps stand in an
-# iteration, gradients take 0.5 to 0.8 of the time. A block of 64 steps takes 1.0 to 1.1 times as
-# long as one of all steps, whose input projections need memory for all of them.
-_GPU_UNROLL = 8
-_GPU_BLOCK_BYTES = 2**26
-_GPU_BLOCK_STEPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +121,10 @@ class Engine:
         alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1 and not self.parts
         if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
             weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
-            how, length, keep = self._linear_memory(cell, chosen, start, xs.shape[0], signals)
+            # How a tree is built follows from T, which is no number where it is exported.
+            tree = chosen == "parallel" and not is_symbolic_dim(xs.shape[0])
+            how = Recurrence(self.reverse, tree, cell.complex_pair, "reset" in signals, self.unroll)
+            keep, length = memory.linear(start, xs.shape[0], tree, self.checkpoint_every)
             plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
             if self.parts:
                 shared = Shared(plan, self.parts)
@@ -157,7 +145,8 @@ class Engine:
                 step, arithmetic, self.reverse, self.checkpoint_every, self.unroll
             )
             return _reference.scan(plan, weights, fixed, start, xs, signals)
-        plan = self._fused_plan(step, arithmetic, xs)
+        cut = memory.gated(step, xs, self.checkpoint_every, self.unroll)
+        plan = _fused.Plan(step, arithmetic, self.reverse, *cut)
         if chosen == "kernel" and obstacle(self, step, start, xs, signals, fixed) is None:
             plan = _kernels.Plan(plan, self.dtype)
             final, ys = _kernels.kernel(plan, weights, dict(fixed), start, xs, dict(signals))
@@ -166,89 +155,6 @@ class Engine:
         small = small_weights(weights)
         out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
         return *out, None
-
-    def _fused_plan(self, step: Step, arithmetic: Arithmetic, xs: jax.Array) -> _fused.Plan:
-        if jax.default_backend() == "gpu":
-            keep, length = self._gpu_memory(step, xs)
-            hoist = True
-            unroll = self.unroll if is_symbolic_dim(xs.shape[0]) else max(self.unroll, _GPU_UNROLL)
-        else:
-            keep, length = self._memory(step, xs)
-            hoist, unroll = _hoists(xs, step.cell), self.unroll
-        return _fused.Plan(step, arithmetic, self.reverse, length, keep, hoist, unroll)
-
-    def _linear_memory(
-        self, cell: LinearCell, chosen: str, start: Carry, steps: Any, signals: Mapping[str, Any]
-    ) -> tuple[Recurrence, Any, str]:
-        """How a linear recurrence is run in a block, the steps per block, and what is kept."""
-        # How a tree is built follows from T, which is no number where it is exported.
-        tree = chosen == "parallel" and not is_symbolic_dim(steps)
-        how = Recurrence(self.reverse, tree, cell.complex_pair, "reset" in signals, self.unroll)
-        length, row = steps, sum(2 * x.size * x.dtype.itemsize for x in start)
-        if not tree and (is_symbolic_dim(steps) or is_symbolic_dim(row)):
-            length = block_length(steps, 64)
-        elif not tree:
-            length = block_length(steps, max(16, int(_ELEMENT_BYTES // max(row, 1))))
-        if self.checkpoint_every is not None:
-            return how, at_most(length, self.checkpoint_every), "blocks"
-        return how, length, "carries"
-
-    def _memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
-        """What the backward pass keeps, and the steps per block, as measured on CPU.
-
-        Keeping the products saves making them again, a fifth of the time where they are large and
-        a tenth of an LSTM's in any case; beyond 64 MiB, memory is worth more (docs/performance.md).
-        Where a step is small, so are its products, and writing them takes as long.
-        """
-        steps, batch, features = xs.shape[0], math.prod(xs.shape[1:-1]), step.cell.features
-        sums = _bytes_of_sums(step, batch)
-        if is_symbolic_dim(steps) or is_symbolic_dim(batch):
-            keep, length = "carries", block_length(steps, 32)
-        else:
-            length = block_length(steps, max(8, _BLOCK_BYTES // max(sums, 1)))
-            worth = features >= 256 or (batch * features >= 1024 and steps * sums <= 2**26)
-            keep = "products" if worth else "carries"
-        return self._checkpointed(keep, length)
-
-    def _gpu_memory(self, step: Step, xs: jax.Array) -> tuple[str, int]:
-        """What the backward pass keeps, and the steps per block, as measured on a GPU."""
-        steps, batch = xs.shape[0], math.prod(xs.shape[1:-1])
-        if is_symbolic_dim(steps) or is_symbolic_dim(batch):
-            length = block_length(steps, _GPU_BLOCK_STEPS)
-        else:
-            fill = _GPU_BLOCK_BYTES // max(_bytes_of_sums(step, batch), 1)
-            length = block_length(steps, max(_GPU_BLOCK_STEPS, fill))
-        return self._checkpointed("products", length)
-
-    def _checkpointed(self, keep: str, length: Any) -> tuple[str, Any]:
-        if self.checkpoint_every is None:
-            return keep, length
-        # A longer block costs more than the carries that it saves, below 30,000 steps.
-        return "blocks", at_most(length, self.checkpoint_every)
-
-
-def _bytes_of_sums(step: Step, batch: Any) -> Any:
-    """Of all recurrent sums of a step."""
-    kernels = step.cell.kernels
-    widths = (kernels[name].width for group in step.cell.products for name in group)
-    return sum(widths) * step.work_dtype.itemsize * batch
-
-
-def _hoists(xs: jax.Array, cell: Cell) -> bool:
-    """Whether inputs are projected by one product for all steps of a block, or step by step.
-
-    A number that leaves the loop costs eight bytes, written and read. One that stays costs D
-    multiply-adds on one core, in place of all cores, and, since every step reads the kernel again,
-    4 * D / batch bytes from the core's cache. While it moves one of the eight bytes, a core makes
-    about 16 multiply-adds, or reads eight bytes of its cache (docs/performance.md).
-    """
-    batch = math.prod(xs.shape[1:-1])
-    if is_symbolic_dim(xs.shape[-1]) or is_symbolic_dim(batch):
-        return True
-    if cell.kernels[cell.inputs[0]].window:
-        # What a window reads is several times as large as xs, and would be written for a block.
-        return False
-    return xs.shape[-1] * (1 / (8 * 16) + 1 / (8 * 2 * max(batch, 1))) >= 1
 
 
 def _one_step(
