@@ -33,6 +33,8 @@ from benchmarks.gpu_pieces import KINDS, MEASURED, do, pieces
 from benchmarks.gpu_report import Outcome, tables
 from benchmarks.peers import LIBRARIES
 from benchmarks.progress import Progress
+from benchmarks.results import write_whole
+from benchmarks.running import among, no_arguments, usage
 
 # Of one piece. A layer's kit takes one minute on two cores of a CPU, a case of eight steps ten
 # seconds; more is a piece that hangs.
@@ -110,8 +112,8 @@ class Run:
         say(f"{outcome.piece}: {outcome.seconds:.0f} s. {outcome.error or ''}")
         outcomes = [dataclasses.asdict(own) for own in self.outcomes]
         written = {"machine": self._machine, "outcomes": outcomes}
-        _write(self._out / "gpu.json", json.dumps(written, indent=1))
-        _write(self._out / "gpu.md", tables(self.outcomes, self._machine))
+        write_whole(self._out / "gpu.json", json.dumps(written, indent=1))
+        write_whole(self._out / "gpu.md", tables(self.outcomes, self._machine))
 
     @functools.cached_property
     def _machine(self) -> dict[str, Any]:
@@ -121,21 +123,13 @@ class Run:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file; whoever reads it meets the old one or the new one, never a half."""
-    draft = path.with_suffix(path.suffix + ".draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line.
 
     Returns:
       The exit status: 0, 1 if a piece failed or a promise was broken, 130 after Ctrl-C.
     """
-    if len(arguments) > 1:
-        raise app.UsageError(f"expected options alone, got {' '.join(arguments[1:])!r}")
+    no_arguments(arguments)
     options = flags.FLAGS
     if options.piece:
         found = do(
@@ -150,9 +144,16 @@ def main(arguments: Sequence[str]) -> int:
     import registry
 
     out = Path(options.out).resolve()
-    sizes = [Size.parse(text) for text in options.sizes or ()]
-    layers = options.layers or [name for name in registry.names("scan_*")]
-    names = options.names or pieces(options.pieces, layers, options.cells, sizes, options.dtypes)
+    layers = options.layers or registry.names("scan_*")
+    with usage():
+        names = options.names or pieces(
+            among("pieces", options.pieces, KINDS),
+            layers,
+            options.cells,
+            [Size.parse(text) for text in options.sizes or ()],
+            among("dtypes", options.dtypes, DTYPES),
+        )
+        among("peers", options.peers, LIBRARIES)
     own = [f"--peers={','.join(options.peers)}", f"--rounds={options.rounds}"]
     own.append(f"--sweep={options.sweep}")
     run = Run(out, 60.0 * options.minutes, options.jobs or max(1, machine.cores() // 2), own)

@@ -24,7 +24,7 @@ from benchmarks.peers import LINEAR_LIBRARIES
 from benchmarks.peers.copy import copied_bytes
 from benchmarks.recurrent import plan
 from benchmarks.results import BASE, Report
-from benchmarks.running import among, no_arguments, run
+from benchmarks.running import among, asked, no_arguments, run, usage
 from benchmarks.timing import geometric_mean, median_ratio
 
 CELLS = ("min_gru", "lru", "s5")
@@ -90,12 +90,8 @@ def define_flags() -> None:
 
 
 def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
-    sizes, rounds = SIZES, options.rounds
-    if options.quick:
-        sizes, rounds = QUICK_SIZES, min(3, rounds)
-    try:
-        if options.sizes is not None:
-            sizes = tuple(map(Size.parse, options.sizes))
+    with usage():
+        sizes, rounds = asked(options, SIZES, QUICK_SIZES)
         return plan(
             sizes,
             among("cells", options.cells, CELLS),
@@ -105,8 +101,6 @@ def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
             rounds,
             platform,
         )
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

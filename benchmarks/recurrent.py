@@ -19,7 +19,7 @@ from benchmarks import running
 from benchmarks.cases import DTYPES, GATES, Case, Size
 from benchmarks.measure import QUANTITIES, Task
 from benchmarks.peers import LIBRARIES
-from benchmarks.running import among, no_arguments, run
+from benchmarks.running import among, asked, no_arguments, run, usage
 
 SIZES = (
     Size(32, 256, 128, 128),
@@ -125,13 +125,8 @@ def define_flags() -> None:
 
 def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
     gpu = platform == "gpu"
-    sizes = (*SIZES, *GPU_SIZES) if gpu else SIZES
-    rounds = options.rounds
-    if options.quick:
-        sizes, rounds = QUICK_SIZES, min(3, rounds)
-    try:
-        if options.sizes is not None:
-            sizes = tuple(map(Size.parse, options.sizes))
+    with usage():
+        sizes, rounds = asked(options, (*SIZES, *GPU_SIZES) if gpu else SIZES, QUICK_SIZES)
         return plan(
             sizes,
             among("cells", options.cells, _cells()),
@@ -142,8 +137,6 @@ def _planned(options: flags.FlagValues, platform: str) -> list[Task]:
             platform,
             QUICK_CHECKPOINT_SIZE if options.quick else CHECKPOINT_SIZE,
         )
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
 
 
 def _cells() -> list[str]:

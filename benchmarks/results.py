@@ -96,18 +96,8 @@ class Report:
         return (r for r in self.results if (r.case.checkpoint_every is not None) == checkpoint)
 
     def save(self, path: Path) -> None:
-        """Writes JSON; whoever reads the file meets the old one or the new one, never a half."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".draft")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(dataclasses.asdict(self), file, indent=1)
-            # mkstemp makes files that nobody else may read.
-            os.chmod(draft, 0o644)
-            os.replace(draft, path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        """Writes JSON, whole or not at all."""
+        write_whole(path, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> "Report":
@@ -126,3 +116,18 @@ class Report:
                 f"expected a JSON that benchmarks wrote, got {path} "
                 f"({type(error).__name__}: {error})"
             ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file; whoever reads it meets the old one or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".draft")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        # mkstemp makes files that nobody else may read.
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

@@ -1,5 +1,6 @@
 """What the commands of the benchmarks have in common: measure, keep, publish."""
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks import machine
+from benchmarks.cases import Size
 from benchmarks.measure import Task, measure
 from benchmarks.peers import LIBRARIES
 from benchmarks.plot import plot
@@ -133,6 +135,27 @@ def define_flags() -> None:
         "The JSON for --markdown, which it implies; that in --out by default. Of several, from "
         "other versions or processors, the summaries are printed side by side.",
     )
+
+
+@contextlib.contextmanager
+def usage() -> Iterator[None]:
+    """Options that mean nothing end in what they should be, not in a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+
+
+def asked(
+    options: flags.FlagValues, sizes: Sequence[Size], quick: Sequence[Size]
+) -> tuple[Sequence[Size], int]:
+    """The sizes and the rounds that options ask for, where others do by default."""
+    rounds = options.rounds
+    if options.quick:
+        sizes, rounds = quick, min(3, rounds)
+    if options.sizes is not None:
+        sizes = tuple(map(Size.parse, options.sizes))
+    return sizes, rounds
 
 
 def among(flag: str, given: Sequence[str], known: Iterable[str]) -> Sequence[str]:

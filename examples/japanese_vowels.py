@@ -250,13 +250,8 @@ def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step that it takes
     if len(arguments) > 1:
         raise app.UsageError(f"expected flags only, got {' '.join(arguments[1:])}")
-    numbers = {
-        field.name: flags.FLAGS[field.name].value
-        for field in dataclasses.fields(Settings)
-        if field.name != "layer"
-    }
     try:
-        settings = Settings(layer_flags.layer_config(), **numbers)
+        settings = layer_flags.settings(Settings, layer_flags.layer_config())
         registry.build(settings.layer)
         train, test = vowel_recordings.load(flags.FLAGS.data_dir)
     except (registry.RegistryError, ImportError, OSError, TypeError, ValueError) as error:

@@ -1,10 +1,13 @@
 """Flags that name a recurrent layer on the command line, for every example."""
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
+
+Settings = TypeVar("Settings")
 
 _LAYER = flags.DEFINE_string("layer", "scan_gru", "Registered name of the recurrent layer.")
 _OF = flags.DEFINE_string(
@@ -52,6 +55,17 @@ def layer_config() -> dict[str, Any]:
     if _OF.value is not None:
         config["layer"] = _OF.value
     return config | dict(map(_assignment, _OPTIONS.value))
+
+
+def settings(kind: type[Settings], config: dict[str, Any]) -> Settings:
+    """Returns settings of a run: a layer, and of every other field what its flag says.
+
+    Args:
+      kind: a dataclass whose field ``layer`` is a mapping, and whose other fields are flags.
+      config: the layer.
+    """
+    names = (field.name for field in dataclasses.fields(kind) if field.name != "layer")
+    return kind(layer=config, **{name: flags.FLAGS[name].value for name in names})
 
 
 def label(config: dict[str, Any]) -> str:

@@ -251,13 +251,8 @@ def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step that it takes
     if len(arguments) > 1:
         raise app.UsageError(f"expected flags only, got {' '.join(arguments[1:])}")
-    numbers = {
-        field.name: flags.FLAGS[field.name].value
-        for field in dataclasses.fields(Settings)
-        if field.name != "layer"
-    }
     try:
-        settings = Settings(layer_config(), **numbers)
+        settings = layer_flags.settings(Settings, layer_config())
         registry.build(settings.layer)
     except (registry.RegistryError, OSError, TypeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -1,8 +1,9 @@
 """memorax' ``Memoroid`` over its minGRU, LRU and S5, which run an associative scan."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.cases import Case, Data
 from benchmarks.peers import Competitor, compiled, ours
@@ -22,8 +23,8 @@ def competitors(case: Case, data: Data) -> list[Competitor]:
     size = case.size
     makers = {
         "min_gru": lambda: (theirs.MinGRUCell(size.features), _min_gru),
-        "lru": lambda: (theirs.LRUCell(size.features, size.features), _lru),
-        "s5": lambda: (theirs.S5Cell(size.features, size.features), _s5),
+        "lru": lambda: (theirs.LRUCell(size.features, size.features), lru_parameters),
+        "s5": lambda: (theirs.S5Cell(size.features, size.features), s5_parameters),
     }
     if case.cell not in makers:
         return []
@@ -67,7 +68,8 @@ def _min_gru(p: dict) -> dict:
 _PARTS = (("real", "re"), ("imag", "im"))
 
 
-def _lru(p: dict) -> dict:
+def lru_parameters(p: Any) -> dict[str, Any]:
+    """The parameters of memorax' LRU that does what ours does with the given ones."""
     kernels = {
         f"{side}_{theirs}": p[f"{side}_{own}"]["kernel"].T
         for side in "BC"
@@ -76,9 +78,10 @@ def _lru(p: dict) -> dict:
     return kernels | {name: p[name] for name in ("nu_log", "theta_log", "gamma_log", "D")}
 
 
-def _s5(p: dict) -> dict:
+def s5_parameters(p: Any) -> dict[str, Any]:
+    """The parameters of memorax' S5 that does what ours does with the given ones."""
     b, c = (
-        np.stack([p[f"{side}_{own}"]["kernel"].T for _, own in _PARTS], axis=-1) for side in "BC"
+        jnp.stack([p[f"{side}_{own}"]["kernel"].T for _, own in _PARTS], axis=-1) for side in "BC"
     )
     # It reads Re(C s), where ours reads a number and its conjugate.
     return {

@@ -1,5 +1,10 @@
 """Sizes, a machine and a report that the tests of the benchmarks share."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from benchmarks.cases import Case, Size
 from benchmarks.results import Report, Result, Series
 
@@ -72,4 +77,16 @@ def example():
             ),
         ],
         complete=True,
+    )
+
+
+def command(module, *options):
+    """Runs a command of the benchmarks on the CPU, and returns what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *options],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )

@@ -1,9 +1,6 @@
 """The command for a GPU runs on a CPU too, at tiny sizes, and loses one piece at most."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,18 +10,11 @@ from benchmarks import gpu_pieces, gpu_report, parity, peers
 from benchmarks.cases import Case, draw
 from benchmarks.peers import cudnn
 
-from .samples import MACHINE, SMALL
+from .samples import MACHINE, SMALL, command
 
 
 def run(out, *options):
-    command = [sys.executable, "-m", "benchmarks.gpu", f"--out={out}", "--rounds=1", "--jobs=1"]
-    return subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        check=False,
-    )
+    return command("gpu", f"--out={out}", "--rounds=1", "--jobs=1", *options)
 
 
 def test_command_line(tmp_path):

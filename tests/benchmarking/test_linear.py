@@ -1,10 +1,7 @@
 """The comparison of linear recurrences: everybody computes the same, and its tables are right."""
 
 import contextlib
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +13,7 @@ from benchmarks.cases import Case, Size, draw
 from benchmarks.peers import copy, equations, ours
 from benchmarks.results import Report
 
-from .samples import MACHINE, SMALL, result
+from .samples import MACHINE, SMALL, command, result
 
 SQUARE = Size(batch=2, steps=4, inputs=3, features=3)
 
@@ -153,14 +150,9 @@ def test_picture(tmp_path):
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.linear", "--sizes=2x4x3x3", "--cells=min_gru"]
-    done = subprocess.run(
-        [*command, "--quantities=forward,step", "--rounds=2", f"--out={tmp_path}"],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = command(
+        *("linear", "--sizes=2x4x3x3", "--cells=min_gru", "--quantities=forward,step"),
+        *("--rounds=2", f"--out={tmp_path}"),
     )
     assert done.returncode == 0, done.stderr
     assert "### Forward pass, MIN_GRU, float32" in done.stdout

@@ -4,11 +4,7 @@ import doctest
 import gc
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +14,7 @@ from benchmarks.measure import Task
 from benchmarks.peers import Competitor
 from benchmarks.results import Report
 
-from .samples import LARGE, MACHINE, SMALL, Quiet, result
+from .samples import LARGE, MACHINE, SMALL, Quiet, command, result
 
 
 @pytest.mark.parametrize("module", [cases, timing], ids=lambda module: module.__name__)
@@ -198,22 +194,9 @@ def test_competitors_that_fail_or_differ_are_left_out(monkeypatch):
 
 
 def test_command_line(tmp_path):
-    command = [
-        *(sys.executable, "-m", "benchmarks.recurrent", "--sizes=2x4x3x3", "--cells=gru"),
-        *(
-            "--peers=ours,linen",
-            "--quantities=gradient,memory,step",
-            "--rounds=2",
-            f"--out={tmp_path}",
-        ),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = command(
+        *("recurrent", "--sizes=2x4x3x3", "--cells=gru", "--peers=ours,linen"),
+        *("--quantities=gradient,memory,step", "--rounds=2", f"--out={tmp_path}"),
     )
     assert done.returncode == 0, done.stderr
     assert "### Gradient of parameters and inputs, GRU, float32" in done.stdout

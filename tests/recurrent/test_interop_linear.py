@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import registry
+from benchmarks.peers import memorax
 
 from . import foreign
 
@@ -191,8 +192,8 @@ def test_memorax(name: str) -> None:
                 theirs.MinGRUCell(H),
                 lambda p: {"z": p["iz"], "h": p["in"]},
             ),
-            "scan_lru": lambda: (theirs.LRUCell(H, N), _lru_of_memorax),
-            "scan_s5": lambda: (theirs.S5Cell(H, N), _s5_of_memorax),
+            "scan_lru": lambda: (theirs.LRUCell(H, N), memorax.lru_parameters),
+            "scan_s5": lambda: (theirs.S5Cell(H, N), memorax.s5_parameters),
         }[name]()
         memoroid = theirs.Memoroid(cell)
 
@@ -212,25 +213,3 @@ def test_memorax(name: str) -> None:
         for got, expected in zip(*map(jax.tree.leaves, map(both, (ours, wanted))), strict=True):
             # Its hold of an S5 cancels, in float32, where steps are short.
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-
-
-def _lru_of_memorax(p: Any) -> Any:
-    kernels = {
-        f"{k}_{theirs}": p[f"{k}_{ours}"]["kernel"].T for k in "BC" for theirs, ours in PARTS
-    }
-    return kernels | {name: p[name] for name in ("nu_log", "theta_log", "gamma_log", "D")}
-
-
-def _s5_of_memorax(p: Any) -> Any:
-    b, c = (jnp.stack([p[f"{k}_{part}"]["kernel"].T for _, part in PARTS], -1) for k in "BC")
-    return {
-        "lambda_real": p["Lambda_re"],
-        "lambda_imag": p["Lambda_im"],
-        "b": b,
-        "c": 2 * c,
-        "d": p["D"],
-        "log_step": p["log_step"][:, None],
-    }
-
-
-PARTS = (("real", "re"), ("imag", "im"))
