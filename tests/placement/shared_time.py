@@ -181,7 +181,7 @@ def derivative(case: Case, layer: Any, weigh: Any = lambda all_, carry: all_ + c
         axis = dict(case.options).get("time_axis", 0)
         moved = jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis) if x.ndim > 1 else x, (xs, given))
         carry, ys = layer.apply(variables, None, moved[0], **moved[1], **options)
-        ys = jnp.moveaxis(ys, axis, 0)
+        ys = jnp.moveaxis(ys, axis, 0).astype(xs.dtype)
 
         def finite(x: Any) -> Any:
             return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))

@@ -19,6 +19,10 @@ QUICK = (
     Case("lru", "shard_map", "time"),
     Case("lru", given="nan, resets"),
 )
+HALF = tuple(
+    Case(layer, way, given="everything", options=(("dtype", "bfloat16"),))
+    for layer, way in zip(("min_gru", "lru"), WAYS, strict=True)
+)
 THOROUGH = tuple(
     dict.fromkeys(
         case
@@ -94,6 +98,12 @@ def test_a_gradient_step(case):
     found = answer(case, (*QUICK, *LONG), "float32")
     assert found["distance"] < 1e-5
     assert found["meetings"] == []
+
+
+@pytest.mark.parametrize("case", HALF, ids=str)
+def test_products_in_half_precision(case):
+    # One rounding of bfloat16 apart: it multiplies the same numbers, and adds them up in float32.
+    assert answer(case, HALF, "float32")["distance"] < 2**-7
 
 
 @pytest.mark.slow
