@@ -80,7 +80,7 @@ def test_layers_of_flax_nnx(name):
 
 
 def test_what_is_not_exact_is_refused():
-    with pytest.raises(convert.ConversionError, match="no recurrent"):
+    with pytest.raises(convert.ConversionError, match="is missing"):
         from_nnx(nnx.Linear(D, H, rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match="from_nnx: expected"):
         from_nnx(XS)
