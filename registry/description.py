@@ -6,6 +6,7 @@ from typing import Any
 from registry import plugins
 from registry.building import build, check_options, split
 from registry.lookup import entries, spec
+from registry.renames import current_options
 from registry.specs import Spec, layer_options
 from registry.text import columns, path_text, type_text, value_text
 
@@ -43,6 +44,7 @@ def describe(
     """
     name, config = split(name_or_mapping, config)
     found = spec(name)
+    config = current_options(found, config)
     check_options(found.name, found.factory, config, partly=True)
     sections = [_facts(found), _options(found, config)]
     if input_shape is not None:
@@ -50,17 +52,18 @@ def describe(
     return "\n\n".join(sections)
 
 
-def table(pattern: str = "*", family: str | None = None) -> str:
+def table(pattern: str = "*", family: str | None = None, tag: str | None = None) -> str:
     """Lays out one line per name, importing nothing that the names stand for.
 
     Args:
         pattern: as for `registry.names`.
         family: as for `registry.names`.
+        tag: as for `registry.names`.
     """
     rows = [("name", "aliases", "family", "summary")]
     rows += [
         (entry.name, ", ".join(entry.aliases), entry.family, entry.summary or f"({entry.where})")
-        for entry in entries(pattern, family)
+        for entry in entries(pattern, family, tag)
     ]
     refused = _refused(plugins.last_scan().claims)
     return "\n".join([columns(rows, indent=""), *(f"ignored: {text}" for text in refused)])
@@ -71,6 +74,7 @@ def _facts(found: Spec) -> str:
         "name": [found.name],
         "aliases": [", ".join(found.aliases)],
         "family": [found.family],
+        "tags": [", ".join(found.tags)],
         "factory": [path_text(found.factory)],
         "registered": [found.where],
         "inputs": [found.inputs],
