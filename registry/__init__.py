@@ -36,4 +36,6 @@ from registry.specs import Spec as Spec
 from registry.store import register as register
 from registry.store import temporary as temporary
 from registry.store import unregister as unregister
+from registry.text import type_text as type_text
+from registry.text import value_text as value_text
 from zoo import __version__ as __version__

@@ -1,5 +1,7 @@
 """What a person reads about the registered names."""
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +11,8 @@ from registry.lookup import entries, spec
 from registry.renames import current_options
 from registry.specs import Spec, layer_options
 from registry.text import columns, path_text, type_text, value_text
+
+_WIDTH = 100
 
 
 def describe(
@@ -82,12 +86,17 @@ def _facts(found: Spec) -> str:
         "references": found.references,
         "ignored": _refused([found.name, *found.aliases]),
     }
+    lines = {label: [*map(_wrapped, filter(None, texts))] for label, texts in facts.items()}
     rows = [
         ("" if line else label, text)
-        for label, texts in facts.items()
-        for line, text in enumerate(filter(None, texts))
+        for label, texts in lines.items()
+        for line, text in enumerate(itertools.chain(*texts))
     ]
     return "\n\n".join(filter(None, [found.summary, columns(rows, indent="")]))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH - 14, subsequent_indent="  ", break_long_words=False)
 
 
 def _refused(wanted: Iterable[str]) -> list[str]:
@@ -112,7 +121,12 @@ def _options(found: Spec, config: Mapping[str, Any]) -> str:
         else:
             text = "required" if value is parameter.empty else value_text(value)
         rows.append((option, text, type_text(parameter.annotation)))
-    return "options\n" + columns(rows) if rows else "options: none"
+    if not rows:
+        return "options: none"
+    lines = columns(rows).splitlines()
+    # What is too long for a line is a type with many alternatives, or a value that was given.
+    cut = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..." for line in lines]
+    return "\n".join(["options", *cut])
 
 
 def _layer(found: Spec, input_shape: tuple[int, ...], config: Mapping[str, Any]) -> str:
