@@ -22,7 +22,7 @@ from zoo.recurrent.composites.composition import (
 )
 from zoo.recurrent.composites.pointwise import Pointwise
 from zoo.recurrent.composites.runs import Run
-from zoo.recurrent.composites.upper import Upper, side_by_side
+from zoo.recurrent.composites.upper import Upper, climb, side_by_side
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
 from zoo.recurrent.convention import DEPTH
 
@@ -275,15 +275,10 @@ class Stack(Composite):
         if starts[0] is not None:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
-        def visit(layer: Upper, ys: jax.Array, carry: Carry) -> tuple[jax.Array, Any]:
-            carry, ys = layer.run(method, carry, ys, xs, given)
-            return ys, (carry, ys if self.skip else None)
-
         # Flax's trial trace forgets that devices have different parts of time. It looks for what
         # layers share, and there is nothing.
-        trial = {"check_constancy_invariants": self.sequence_axis is None}
-        lifted = DEPTH.lift(visit, length=len(starts), options=trial)
-        last, (stacked, each) = lifted(layer, below, stacked)
+        trial = self.sequence_axis is None
+        last, (stacked, each) = climb(layer, method, len(starts), trial, stacked, below, xs, given)
         outputs = _unstack(each, len(starts)) if self.skip else (last,)
         return _unstack(stacked, len(starts)), outputs
 

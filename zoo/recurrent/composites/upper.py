@@ -1,4 +1,7 @@
-"""A layer above the first one of a stack, with what lies between it and the one below."""
+"""The layers above the first one of a stack, with what lies between each and the one below."""
+
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,7 +11,8 @@ from zoo.recurrent.call import conditions, dtypes
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.call.program import drop
 from zoo.recurrent.composites.composition import LayerLike, build_inner, call_inner
-from zoo.recurrent.contract import Carry
+from zoo.recurrent.contract import Carry, only_declares
+from zoo.recurrent.convention import DEPTH
 
 
 class Upper(nn.Module):
@@ -75,6 +79,90 @@ class Upper(nn.Module):
         if deterministic or not self.dropout_rate:
             return xs
         return drop(self.make_rng("dropout"), self.dropout_rate, xs)
+
+
+def climb(
+    layer: Upper,
+    method: str,
+    count: int,
+    trial: bool,
+    carries: Carry | None,
+    below: jax.Array,
+    xs: jax.Array,
+    given: Conditions,
+) -> tuple[jax.Array, tuple[Carry, jax.Array | None]]:
+    """Calls a method of equal layers, from the lowest up, lifted over depth.
+
+    Args:
+      layer: bound to variables with a first axis for depth.
+      method: see ``Upper.run``.
+      count: how many layers.
+      trial: whether Flax may look for what layers share, by tracing one.
+      carries: of all layers, with a first axis for depth; or None.
+      below: outputs of the layer below.
+      xs: inputs of the stack.
+      given: the conditions of the call.
+
+    Returns:
+      The outputs of the last layer; all carries, and with ``skip`` all outputs.
+    """
+    arrays = carries, below, xs, given._replace(deterministic=None)
+    if trial and _is_pure(layer):
+        # Without a compiler around it, the loop by itself would be compiled at every call, since
+        # JAX knows loops by their traced bodies: 0.3 s in place of 3 ms for two small layers.
+        alone = layer.clone(parent=None, name=None)
+        return _compiled(alone, method, count, given.deterministic, layer.variables, *arrays)
+    return _lifted(layer, method, count, trial, carries, below, xs, given)
+
+
+def _lifted(
+    layer: Upper,
+    method: str,
+    count: int,
+    trial: bool,
+    carries: Carry | None,
+    below: jax.Array,
+    xs: jax.Array,
+    given: Conditions,
+) -> tuple[jax.Array, tuple[Carry, jax.Array | None]]:
+    def visit(layer: Upper, ys: jax.Array, carry: Carry) -> tuple[jax.Array, Any]:
+        carry, ys = layer.run(method, carry, ys, xs, given)
+        return ys, (carry, ys if layer.skip else None)
+
+    options = {"check_constancy_invariants": trial}
+    return DEPTH.lift(visit, length=count, options=options)(layer, below, carries)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compiled(
+    layer: Upper,
+    method: str,
+    count: int,
+    deterministic: bool,
+    variables: Any,
+    carries: Carry | None,
+    below: jax.Array,
+    xs: jax.Array,
+    given: Conditions,
+) -> tuple[jax.Array, tuple[Carry, jax.Array | None]]:
+    given = given._replace(deterministic=deterministic)
+
+    def run(layer: Upper) -> Any:
+        return _lifted(layer, method, count, True, carries, below, xs, given)
+
+    return nn.apply(run, layer)(variables)
+
+
+def _is_pure(layer: Upper) -> bool:
+    """Whether a call is a function of its arguments and the layer's variables, and no more."""
+    scope = layer.scope
+    if scope is None or only_declares() or scope.rngs or scope.mutable is not False:
+        return False
+    try:
+        hash(layer.layer)
+    except TypeError:
+        return False
+    return True
 
 
 def side_by_side(*rows: jax.Array) -> jax.Array:
