@@ -11,6 +11,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
+
 import registry
 from tests.placement.subprocesses import said, started
 
@@ -136,6 +138,8 @@ def printed(page: Page, program: str, folder: Path) -> list[str]:
     with (
         contextlib.chdir(folder),
         registry.temporary(),
+        jax.numpy_dtype_promotion("standard"),  # as readers have it, and optax wants it
+        jax.numpy_rank_promotion("allow"),
         contextlib.redirect_stdout(output),
     ):
         exec(compile(program, str(page.path), "exec"), {"__name__": page.path.stem})
