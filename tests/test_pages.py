@@ -18,6 +18,7 @@ def test_code_prints_what_the_page_says(page, tmp_path):
 
 
 @pytest.mark.interop
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
 @pytest.mark.parametrize("page", rows(where=lambda page: page.needs_interop))
 def test_code_with_other_libraries_prints_what_the_page_says(page, tmp_path):
     pages.check(page, tmp_path, interop=True)
