@@ -17,7 +17,12 @@ import registry
 from tests.placement.subprocesses import said, started
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Other folders of docs/ hold what the site generates.
+PAGES = [
+    *(ROOT / "README.md", ROOT / "CHANGELOG.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
+]
 
 # Programs that a page shows beside its own, and the test that runs each of them.
 OWN_FILES = {"# train.py": "tests/placement/test_page.py"}

@@ -34,7 +34,12 @@ def test_tests_on_the_page_pass(page, tmp_path):
 def test_all_code_is_run_and_links_lead_somewhere(page):
     assert page.unclear_fences() == []
     assert pages.broken_links(page) == []
-    assert len(page.text.splitlines()) == 0 or page.text.startswith("# ")
+
+
+@pytest.mark.parametrize("page", rows(where=lambda page: page.path.parent.name == "guides"))
+def test_a_guide_is_short_and_runs(page):
+    assert page.text.startswith("# ") and page.program(interop=True).strip()
+    assert len(page.text.splitlines()) <= 165
 
 
 def test_programs_of_their_own_have_a_test():
