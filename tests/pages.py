@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -133,7 +134,17 @@ def expected(program: str) -> list[str]:
     return re.findall(r"^ *print\(.*\)  # (.*)$", program, re.MULTILINE)
 
 
-def printed(page: Page, program: str, folder: Path) -> list[str]:
+@contextlib.contextmanager
+def quick_compilation(quick: bool) -> Iterator[None]:
+    """Compiles in half of the time, to programs that are slower."""
+    jax.config.update("jax_disable_most_optimizations", quick)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def printed(page: Page, program: str, folder: Path, *, quick: bool = True) -> list[str]:
     """The lines that a page's program prints, run in a folder and on the devices it asks for."""
     if page.devices > 1:
         path = folder / "page.py"
@@ -145,16 +156,24 @@ def printed(page: Page, program: str, folder: Path) -> list[str]:
         registry.temporary(),
         jax.numpy_dtype_promotion("standard"),  # as readers have it, and optax wants it
         jax.numpy_rank_promotion("allow"),
+        quick_compilation(quick),
         contextlib.redirect_stdout(output),
     ):
         exec(compile(program, str(page.path), "exec"), {"__name__": page.path.stem})
     return output.getvalue().splitlines()
 
 
-def check(page: Page, folder: Path, *, interop: bool = False) -> None:
-    """Requires that the program of a page prints what the page says."""
+def check(page: Page, folder: Path, *, interop: bool = False, quick: bool = True) -> None:
+    """Requires that the program of a page prints what the page says.
+
+    Args:
+      page: the page.
+      folder: where its program is run.
+      interop: with the blocks that import other libraries.
+      quick: compiled without most optimisations, which readers have.
+    """
     program = page.program(interop=interop)
-    assert printed(page, program, folder) == expected(program)
+    assert printed(page, program, folder, quick=quick) == expected(program)
     if program.strip() and not page.tests:
         assert expected(program), f"{page.path} runs code and shows nothing of what it does"
 
