@@ -31,8 +31,9 @@ OWN_FILES = {"# train.py": "tests/placement/test_page.py"}
 # What comes with the extra [interop] alone.
 INTEROP = {"equinox", "haiku", "keras", "onnx", "safetensors", "torch"}
 
-# What a fence may hold beside Python; a directive of MyST is allowed as well.
+# What a fence may hold beside Python; a directive of MyST is allowed as well, unless it holds code.
 OTHER_LANGUAGES = {"json", "sh", "text", "toml", "yaml"}
+CODE_DIRECTIVES = ("{code", "{doctest", "{eval", "{testcode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +119,15 @@ class Page:
 
     def unclear_fences(self) -> list[str]:
         """What fences say that is no language we know; no block of Python can be left out."""
-        known = {"python", *OTHER_LANGUAGES}
-        infos = [block.info for block in self.blocks]
-        fences = re.findall(r"^ *(```.*)$", self.text, re.MULTILINE)
-        assert len(fences) == 2 * len(infos), f"{self.path}: a fence that is not closed"
-        return [
-            info
-            for info in infos
-            if info not in known and not ("{" in info and "python" not in info)
-        ]
+        fences = re.findall(r"^ *(?:```|~~~).*$", self.text, re.MULTILINE)
+        assert len(fences) == 2 * len(self.blocks), f"{self.path}: a fence without its other half"
+
+        def clear(info: str) -> bool:
+            if info.startswith("{"):
+                return not info.startswith(CODE_DIRECTIVES)
+            return info in {"python", *OTHER_LANGUAGES}
+
+        return [block.info for block in self.blocks if not clear(block.info)]
 
 
 def expected(program: str) -> list[str]:

@@ -88,6 +88,12 @@ def test_no_code_can_be_left_out(tmp_path, info):
     assert page.unclear_fences() == [info]
 
 
+def test_other_fences_are_found(tmp_path):
+    page = page_of(tmp_path, "~~~python", "x = 1", "~~~")
+    with pytest.raises(AssertionError, match="a fence without its other half"):
+        page.unclear_fences()
+
+
 def test_other_blocks_are_left_alone(tmp_path):
     kinds = ("sh", "text", "toml", "{toctree}")
     page = page_of(tmp_path, *(block("some words", kind) for kind in kinds))
