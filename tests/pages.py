@@ -59,9 +59,10 @@ class Block:
 
     @property
     def is_quoted(self) -> bool:
-        """Whether the library's source has it, at any indentation."""
-        return self.code.strip() in _source() or any(
-            textwrap.indent(self.code, " " * n) in _source() for n in (4, 8)
+        """Whether the library's source has these lines, at any indentation."""
+        return any(
+            "\n" + textwrap.indent(self.code, " " * indentation) in _source()
+            for indentation in (0, 4, 8)
         )
 
 
@@ -209,4 +210,4 @@ def _headings(path: Path) -> set[str]:
 
 @functools.cache
 def _source() -> str:
-    return "\n".join(path.read_text() for path in sorted((ROOT / "zoo").rglob("*.py")))
+    return "\n" + "\n".join(path.read_text() for path in sorted((ROOT / "zoo").rglob("*.py")))

@@ -110,6 +110,7 @@ def test_quotes_have_to_be_in_the_source(tmp_path):
     line = 'n = self.activation_fn(u["in"] + r * hn)'
     assert page_of(tmp_path, block(line)).program().strip() == ""
     assert page_of(tmp_path, block(line.replace("hn", "nh"))).program().strip() != ""
+    assert page_of(tmp_path, block(line.removeprefix("n = "))).program().strip() != ""
 
 
 def test_broken_links_are_found(tmp_path):
