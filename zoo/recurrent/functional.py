@@ -1,12 +1,20 @@
-"""Layers as plain functions: the simplified GRU, a GRU's final state, a linear recurrence."""
+"""Functions beside the layers: simplified GRU, outputs fed back, linear recurrence."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.call import conditions, dtypes, element_checks, placement, sequence
+from zoo.recurrent.call import (
+    conditions,
+    dtypes,
+    element_checks,
+    feed_checks,
+    placement,
+    sequence,
+)
 from zoo.recurrent.cell import times
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.recurrence import Recurrence, recurrence, runs_as_tree
@@ -117,6 +125,72 @@ def scan_rnn_forward(seed: int, x: jax.Array, hidden: int) -> jax.Array:
     layer = ScanGRU(features=hidden)
     variables = layer.init(jax.random.PRNGKey(seed), None, x)
     return layer.apply(variables, None, x)[0]
+
+
+def generate(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    first: Any,
+    steps: int,
+    *,
+    feed: Callable[[Any], Any] = lambda y: y,
+) -> tuple[Any, Any]:
+    """Takes steps whose outputs are the next inputs.
+
+    Any function will do that is like the ``step`` of a layer: ``layer.apply`` with variables and
+    ``method="step"``, the step of a model around a layer, or ``gru_step`` with parameters. What
+    else it needs from step to step, such as a key, is a part of its carry.
+
+    Args:
+      step: a function of (carry, x) that returns (carry, y).
+      carry: where to start from; None where ``step`` takes None for its initial carry.
+      first: the first x, an array or a tree of arrays.
+      steps: how many steps to take.
+      feed: makes the next x of y; by default y is the next x.
+
+    Returns:
+      The last carry, and y of every step, time first. With ``steps=0`` the carry comes back as it
+      is. To go on, call again with this carry and ``first=feed(ys[-1])``.
+
+    Raises:
+      TypeError: ``steps`` is no int, ``step`` does not return a pair, or what is fed back has
+        another structure or dtype than ``first``.
+      ValueError: ``steps`` is negative, or what is fed back has another shape than ``first``.
+
+    Example:
+      A layer whose outputs are as wide as its inputs, and one with a readout in between:
+
+      >>> layer = ScanGRU(features=3)
+      >>> x = jnp.ones((2, 3))
+      >>> variables = layer.init(jax.random.key(0), None, x[None])
+      >>> step = functools.partial(layer.apply, variables, method="step")
+      >>> carry, ys = generate(step, None, x, steps=5)
+      >>> carry.shape, ys.shape
+      ((2, 3), (5, 2, 3))
+
+      >>> params = initialize_gru_params(jax.random.key(0), input_dim=1, hidden_dim=4)
+      >>> step = functools.partial(gru_step, params)
+      >>> mean = lambda y: jnp.mean(y, axis=-1, keepdims=True)
+      >>> _, ys = generate(step, jnp.zeros(4), jnp.ones(1), steps=5, feed=mean)
+      >>> ys.shape
+      (5, 4)
+    """
+    steps = feed_checks.steps(steps)
+    first = jax.tree.map(jnp.asarray, first)
+
+    def one(carry: Any, x: Any) -> tuple[tuple[Any, Any], Any]:
+        after, y = feed_checks.pair(step(carry, x))
+        fed = feed(y)
+        feed_checks.fed_back(fed, first)
+        return (after, fed), y
+
+    if steps == 0:
+        _, y = jax.eval_shape(one, carry, first)
+        return carry, jax.tree.map(lambda y: jnp.zeros((0, *y.shape), y.dtype), y)
+    # The first step stands alone: whatever the carry was given as, a step returns it as it stays.
+    state, y = one(carry, first)
+    (carry, _), ys = jax.lax.scan(lambda state, _: one(*state), state, length=steps - 1)
+    return carry, jax.tree.map(lambda y, ys: jnp.concatenate([y[None], ys]), y, ys)
 
 
 def linear_recurrence(

@@ -11,7 +11,7 @@ from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.step import Step
 
 # Of a block's recurrent sums. With twice that, temporaries of a batch of 32 pass the 32 MiB above
-# which glibc maps every allocation afresh (docs/performance.md).
+# which glibc maps every allocation afresh (docs/performance-bounds.md).
 _BLOCK_BYTES = 3 * 2**19
 
 # Of a block's elements in a linear recurrence: a and b as they lie in a core's cache.
@@ -86,7 +86,8 @@ def _on_cpu(step: Step, xs: jax.Array) -> tuple[str, Any]:
     """What the backward pass keeps, and the steps per block.
 
     Keeping the products saves making them again, a fifth of the time where they are large and
-    a tenth of an LSTM's in any case; beyond 64 MiB, memory is worth more (docs/performance.md).
+    a tenth of an LSTM's in any case; beyond 64 MiB, memory is worth more
+    (docs/performance-bounds.md).
     Where a step is small, so are its products, and writing them takes as long.
     """
     steps, batch, features = xs.shape[0], math.prod(xs.shape[1:-1]), step.cell.features
@@ -120,7 +121,7 @@ def _hoists(xs: jax.Array, cell: Cell) -> bool:
     A number that leaves the loop costs eight bytes, written and read. One that stays costs D
     multiply-adds on one core, in place of all cores, and, since every step reads the kernel again,
     4 * D / batch bytes from the core's cache. While it moves one of the eight bytes, a core makes
-    about 16 multiply-adds, or reads eight bytes of its cache (docs/performance.md).
+    about 16 multiply-adds, or reads eight bytes of its cache (docs/performance-bounds.md).
     """
     batch = math.prod(xs.shape[1:-1])
     if is_symbolic_dim(xs.shape[-1]) or is_symbolic_dim(batch):
