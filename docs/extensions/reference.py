@@ -1,0 +1,155 @@
+"""A reference page for every public module, with an entry for every public name."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from docs.extensions import public
+from docs.extensions.files import write_changed
+from registry.text import signature_text
+
+FOLDER = "reference"
+BASES = "options"
+"""The page of the classes that layers inherit their options from."""
+
+
+def pages() -> dict[str, str]:
+    """The text of every page in reStructuredText, by file name."""
+    written = {f"{module}.rst": _page(module) for module in public.modules()}
+    return {**written, f"{BASES}.rst": _bases(), "index.rst": _index()}
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Writes the pages before Sphinx looks for documents."""
+    app.connect("builder-inited", _write)
+    # Before napoleon, which takes a colon in an unmarked piece of code for the end of a type.
+    app.connect("autodoc-process-docstring", _docstring, priority=400)
+    app.connect("autodoc-process-signature", _signature)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _write(app: Any) -> None:
+    write_changed(Path(app.srcdir) / FOLDER, pages())
+
+
+def _index() -> str:
+    lines = [f"   {name}" for name in [*public.modules(), BASES]]
+    return "\n".join(
+        [
+            *_title("Reference"),
+            "Every public name, found in the packages themselves. What is not here is internal.",
+            "",
+            ".. toctree::",
+            "   :maxdepth: 1",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
+def _page(module: str) -> str:
+    loaded = importlib.import_module(module)
+    parts = [*_title(module), *_prose(inspect.getdoc(loaded) or ""), "", f".. module:: {module}"]
+    parts += ["   :no-index-entry:", ""]
+    entries = {name: _entry(f"{module}.{name}", getattr(loaded, name)) for name in _names(module)}
+    for kind, title in _SECTIONS.items():
+        own = [text for own_kind, text in entries.values() if own_kind == kind]
+        if own:
+            parts += ["", *_title(title, "-"), *own]
+    return "\n".join(parts) + "\n"
+
+
+def _names(module: str) -> list[str]:
+    return sorted(public.names(module), key=str.lower)
+
+
+_SECTIONS = {
+    "layer": "Layers",
+    "class": "Classes",
+    "exception": "Errors",
+    "function": "Functions",
+    "data": "Constants",
+}
+
+
+def _entry(path: str, value: Any) -> tuple[str, str]:
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return "exception", f".. autoexception:: {path}\n"
+    if inspect.isclass(value) and issubclass(value, nn.Module):
+        whole = path.endswith(".RecurrentLayer")
+        return ("class" if whole else "layer"), _class(path, whole)
+    if inspect.isclass(value):
+        return "class", _class(path, True)
+    if callable(value) and hasattr(value, "__name__"):
+        return "function", f".. autofunction:: {path}\n"
+    return "data", f".. autodata:: {path}\n   :no-value:\n"
+
+
+def _class(path: str, members: bool) -> str:
+    shown = "   :members:\n   :special-members: __call__\n" if members else ""
+    return f".. autoclass:: {path}\n{shown}"
+
+
+def _bases() -> str:
+    parts = [
+        *_title("Options that layers share"),
+        "The options of a layer are its own and those of the classes below that it inherits from.",
+        "",
+    ]
+    for base in public.base_classes():
+        parts.append(_class(f"{base.__module__}.{base.__qualname__}", False))
+    return "\n".join(parts)
+
+
+def _title(text: str, line: str = "=") -> list[str]:
+    return [text, line * len(text), ""]
+
+
+def _prose(text: str) -> list[str]:
+    """A module's docstring: its indented blocks are code, whether it says so or not."""
+    lines: list[str] = []
+    for block in re.split(r"\n{2,}", text):
+        if block.startswith("    "):
+            if lines and not lines[-2].startswith("    "):
+                lines += [".. code-block:: python", ""]
+            lines += [*block.split("\n"), ""]
+        else:
+            paragraph, _, code = block.partition("\n    ")
+            lines += [*_escaped(re.sub(r"::$", ":", paragraph).split("\n")), ""]
+            if code:
+                lines += [".. code-block:: python", "", *f"    {code}".split("\n"), ""]
+    return lines
+
+
+def _docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = _escaped(lines)
+
+
+def _escaped(lines: list[str]) -> list[str]:
+    """Shapes like (*batch, D) are text: their star is no emphasis; code between backticks is code.
+
+    What is a name alone stays as it is, and becomes a link.
+    """
+    stars = [
+        line if ">>>" in line else re.sub(r"(?<=[(\s])\*(?=[a-z_]+[,)])", r"\\*", line)
+        for line in lines
+    ]
+    return re.sub(r"``.+?``|`[^`]+`", _code, "\n".join(stars), flags=re.DOTALL).split("\n")
+
+
+def _code(match: re.Match[str]) -> str:
+    return match[0] if re.fullmatch(r"``.*``|`[\w.]+`", match[0], re.DOTALL) else f"`{match[0]}`"
+
+
+def _signature(
+    app: Any, what: str, name: str, value: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """A layer's options as the registry shows them, without what every Flax module takes."""
+    if what == "class" and inspect.isclass(value) and issubclass(value, nn.Module):
+        return signature_text(value), ""
+    return None
