@@ -1,4 +1,7 @@
-"""How Sphinx makes a site of the pages: python -m sphinx -W --keep-going -b html docs build/site."""
+"""How Sphinx makes a site of the pages.
+
+python -m sphinx -W --keep-going -b html docs build/site
+"""
 
 import importlib.metadata
 import sys
@@ -41,4 +44,10 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_theme_options = {"use_download_button": False, "show_toc_level": 2}
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}
+html_theme_options = {
+    "navbar_persistent": [],  # the sidebar has the search already
+    "show_toc_level": 2,
+    "use_download_button": False,
+}

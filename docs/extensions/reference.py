@@ -1,5 +1,6 @@
 """A reference page for every public module, with an entry for every public name."""
 
+import functools
 import importlib
 import inspect
 import re
@@ -21,6 +22,19 @@ def pages() -> dict[str, str]:
     """The text of every page in reStructuredText, by file name."""
     written = {f"{module}.rst": _page(module) for module in public.modules()}
     return {**written, f"{BASES}.rst": _bases(), "index.rst": _index()}
+
+
+@functools.cache
+def links() -> dict[str, str]:
+    """Where the classes are described that docstrings call by their bare names."""
+    bases = public.base_classes()
+    found = {base.__name__: f"{base.__module__}.{base.__qualname__}" for base in bases}
+    for module in public.modules():
+        loaded = importlib.import_module(module)
+        for name in public.names(module):
+            if inspect.isclass(getattr(loaded, name)):
+                found.setdefault(name, f"{module}.{name}")
+    return found
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -143,7 +157,11 @@ def _escaped(lines: list[str]) -> list[str]:
 
 
 def _code(match: re.Match[str]) -> str:
-    return match[0] if re.fullmatch(r"``.*``|`[\w.]+`", match[0], re.DOTALL) else f"`{match[0]}`"
+    code = match[0]
+    name = code.strip("`")
+    if path := links().get(name):
+        return f":py:class:`{name} <{path}>`"
+    return code if re.fullmatch(r"``.*``|`[\w.]+`", code, re.DOTALL) else f"`{code}`"
 
 
 def _signature(

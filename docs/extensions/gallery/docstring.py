@@ -1,4 +1,4 @@
-"""A layer's docstring, taken apart: it is where equation, options, example and advice are written."""
+"""A layer's docstring taken apart: equation, options, example and advice are written there."""
 
 import dataclasses
 import inspect
@@ -32,13 +32,7 @@ class Docstring:
 
 
 def parse(layer: type) -> Docstring:
-    """Takes the docstring of a class apart.
-
-    Example:
-      >>> from zoo.recurrent import ScanElman
-      >>> parse(ScanElman).equations
-      ("h' = \\\\tanh(W_i x + b_i + W_h h)",)
-    """
+    """Takes the docstring of a class apart."""
     head, sections = _sections(inspect.getdoc(layer) or "")
     summary, _, body = head.partition("\n")
     equations, prose = [], []

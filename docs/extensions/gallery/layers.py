@@ -7,6 +7,12 @@ import registry
 
 FAMILY = "recurrent"
 
+INSIDE: dict[str, dict[str, Any]] = {
+    "bidirectional": {"layer": "scan_gru"},
+    "stack": {"num_layers": 2, "layer": "scan_gru"},
+}
+"""What layers that are made of others are built of here."""
+
 
 def names() -> list[str]:
     """Every registered name of this project, in the order of the catalogue."""
@@ -28,11 +34,7 @@ def is_leaf(name: str) -> bool:
 
 def build(name: str, features: int, **options: Any) -> Any:
     """Builds a layer; one that is made of others is made of GRUs."""
-    inner = {
-        "stack": {"num_layers": 2, "layer": "scan_gru"},
-        "bidirectional": {"layer": "scan_gru"},
-    }
-    return registry.build(name, **inner.get(name, {}), features=features, **options)
+    return registry.build(name, **INSIDE.get(name, {}), features=features, **options)
 
 
 def is_parallel(name: str) -> bool:

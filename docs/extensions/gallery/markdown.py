@@ -3,19 +3,24 @@
 import re
 from collections.abc import Sequence
 
+from docs.extensions import reference
+
 
 def inline(text: str) -> str:
-    """Text in reStructuredText, as docstrings are, in Markdown.
+    """Text of a docstring, in reStructuredText, as Markdown.
 
-    Example:
-      >>> inline("a carry (*batch, H), see ``GatedLayer``")
-      'a carry (\\\\*batch, H), see `GatedLayer`'
+    Names of classes that have a reference page become links to it.
     """
     parts = re.split(r"(``.+?``)", text)
     return "".join(
-        part[1:-1] if part.startswith("``") else re.sub(r"(?<!\\)\*", r"\\*", part)
+        _code(part[2:-2]) if part.startswith("``") else re.sub(r"(?<!\\)\*", r"\\*", part)
         for part in parts
     )
+
+
+def _code(text: str) -> str:
+    path = reference.links().get(text)
+    return f"{{py:class}}`{text} <{path}>`" if path else f"`{text}`"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -50,9 +50,3 @@ def reach(norms: np.ndarray) -> int | None:
     """
     kept = np.nonzero(norms >= SHARE * norms[0])[0][-1] + 1
     return None if kept == len(norms) else int(kept)
-
-
-def reach_text(norms: np.ndarray) -> str:
-    """The same as text: "38", or "more than 255"."""
-    lag = reach(norms)
-    return f"more than {len(norms) - 1}" if lag is None else str(lag)

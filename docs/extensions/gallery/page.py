@@ -145,8 +145,8 @@ def _memory(name: str, norms: Mapping[str, np.ndarray]) -> str:
 def _speed(known: list[speed.Comparison]) -> str:
     if not known:
         return (
-            "It has not been measured beside another library's: there is no entry in the files of "
-            "measurements. What was measured is on the pages about [performance](../performance.md)."
+            "The files of measurements have no times of this layer beside another library's. What "
+            "was measured is on the pages about [performance](../performance.md)."
         )
     rows = [
         (
@@ -159,8 +159,8 @@ def _speed(known: list[speed.Comparison]) -> str:
     ]
     heads = ("Beside", "Measured on", "Forward pass", "Gradient", "Sizes")
     return (
-        "How many times as long the other one takes, as the geometric mean over sizes; above 1 this "
-        "layer is faster.\n\n"
+        "How many times as long the other one takes, as the geometric mean over sizes; above 1 "
+        "this layer is faster.\n\n"
         f"{table(heads, rows)}\n\nSingle sizes and times are on the pages about "
         "[performance](../performance.md)."
     )
