@@ -168,6 +168,7 @@ def _signature(
     app: Any, what: str, name: str, value: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str] | None:
     """A layer's options as the registry shows them, without what every Flax module takes."""
-    if what == "class" and inspect.isclass(value) and issubclass(value, nn.Module):
+    module = what == "class" and inspect.isclass(value) and issubclass(value, nn.Module)
+    if module or hasattr(value, "__signature__"):
         return signature_text(value), ""
     return None

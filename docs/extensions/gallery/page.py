@@ -40,8 +40,8 @@ def write(
     written = docstring.parse(layers.layer_class(name))
     sections = {
         "": _head(name, written),
-        "When to choose it": written.advice,
-        "Equation": _equation(written),
+        "When to choose it": inline(written.advice),
+        "Equation" if written.equations else "What it does": _equation(written),
         "Parameters": _parameters(name),
         "Carry": _carry(name),
         "Options": _options(name),
