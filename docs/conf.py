@@ -34,9 +34,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-napoleon_attr_annotations = False
-napoleon_custom_sections = ["When to choose it"]
+napoleon_custom_sections = ["When to choose it", ("Attributes", "params_style")]
 
 html_theme = "sphinx_book_theme"
 html_title = f"Recurrent Zoo {release}"
