@@ -84,7 +84,7 @@ def test_gradients_by_lag_are_those_of_the_recurrence(monkeypatch) -> None:
             return None, (weights * xs).sum(0, keepdims=True)
 
     monkeypatch.setattr(memory, "SEEDS", 1)
-    monkeypatch.setattr(layers, "build", lambda name, features: Decay())
+    monkeypatch.setattr(layers, "build", lambda name, features, **options: Decay())
     norms = memory.gradients("decay")
     np.testing.assert_allclose(norms / norms[0], 0.5 ** np.arange(256.0), rtol=1e-5, atol=1e-17)
     assert memory.reach(norms) == 7  # 2 ** -7 is less than a hundredth
@@ -133,6 +133,8 @@ def test_conversions_are_those_of_the_table() -> None:
         for own in conversions.conversions(table, name):
             assert all(hasattr(convert, function) for function in own.functions)
     assert not conversions.conversions(table, "scan_slstm")
+    (keras,) = conversions.conversions(table, "scan_conv_lstm")
+    assert (keras.functions, keras.remark) == (("from_keras",), "")
 
 
 @pytest.mark.parametrize("name", ["scan_lstm", "scan_conv_gru", "scan_s5", "stack"])

@@ -39,7 +39,10 @@ def conversions(page: Path, name: str) -> list[Conversion]:
             suffix = _SUFFIXES[library]
             back = () if gives == "–" else (f"to_{suffix}",)
             remark = match[1] or match[2] or ""
-            found.append(Conversion(library, (f"from_{suffix}", *back), remark))
+            if only := re.fullmatch(r"`(\w+)` only", remark):
+                found.append(Conversion(library, (only[1],), ""))
+            else:
+                found.append(Conversion(library, (f"from_{suffix}", *back), remark))
     return found
 
 

@@ -18,7 +18,8 @@ def gradients(name: str) -> np.ndarray:
     Inputs are drawn from a normal distribution. The output's derivative is taken in a random
     direction, whose mean square is that of all directions together.
     """
-    layer = layers.build(name, FEATURES)
+    # All implementations give the same numbers, and this one is compiled the fastest.
+    layer = layers.build(name, FEATURES, implementation="scan")
     images = layer.feature_axes > 1
     batch = SEQUENCES // 8 if images else SEQUENCES
     shape = (STEPS, batch, *(_SPACE if images else ()), FEATURES)

@@ -36,7 +36,7 @@ def write(measured: Mapping[str, list[speed.Comparison]], norms: Mapping[str, np
     return "\n\n".join(
         [
             _INTRODUCTION,
-            table(heads, rows),
+            f"```{{table}}\n:class: compact\n\n{table(heads, rows)}\n```",
             _NOTES.format(seeds=memory.SEEDS),
             "\n".join(["Layers that are made of others:\n", *made_of]),
             f"```{{toctree}}\n:hidden:\n\n{contents}\n```",
