@@ -5,10 +5,10 @@
     python -m benchmarks.recurrent --markdown            the tables of the last run again
     python -m benchmarks.recurrent --from old.json,new.json    two runs side by side
 
-Ours (every implementation), nn.RNN, nnx.RNN, haiku, Keras on JAX and PyTorch, whichever of them is
-installed (pip install -e '.[bench]'), take turns: A B C, B C A, ... Ratios are taken within a round
-and above 1 where ours is faster. JSON, Markdown and a picture are written to --out. Ctrl-C keeps
-what is finished. On a GPU, bfloat16 and larger sizes are added.
+Ours (every implementation, and in NNX), nn.RNN, nnx.RNN, haiku, Keras on JAX and PyTorch, whichever
+of them is installed (pip install -e '.[bench]'), take turns: A B C, B C A, ... Ratios are taken
+within a round and above 1 where ours is faster. JSON, Markdown and a picture are written to --out.
+Ctrl-C keeps what is finished. On a GPU, bfloat16 and larger sizes are added.
 """
 
 from collections.abc import Sequence

@@ -24,6 +24,7 @@ _SUMMARY = (
     ("eager", "linen"),
     ("step", "linen"),
     ("step", "torch"),
+    *((quantity, "module") for quantity in ("forward", "gradient", "eager", "step")),
     *((quantity, "tree") for quantity in ("gradient", "forward", "memory", "compile", "step")),
     *((quantity, "steps") for quantity in ("gradient", "forward", "memory", "compile", "step")),
     *((quantity, "memorax") for quantity in ("gradient", "forward", "memory", "compile", "step")),

@@ -5,6 +5,7 @@
     python examples/japanese_vowels.py --layer=bidirectional --of=scan_gru
     python examples/japanese_vowels.py --layer=stack --of=scan_gru --option=num_layers=2
     python examples/japanese_vowels.py --config=model.json
+    python examples/japanese_vowels.py --api=nnx
 
 The recordings (JapaneseVowels, 7 to 29 steps of 12 coefficients) come with the package sktime. The
 layer reads a padded batch with ``seq_lengths``; its outputs, which are zero on padding, are
@@ -23,23 +24,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import layer_flags
 import numpy as np
 import optax
+import speaker_classifier
 import vowel_recordings
 from absl import app, flags, logging
 from resumable import Checkpoints, OtherSettingsError, StopRequest, require_same
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from training_chart import draw
-from vowel_recordings import Recordings
+from vowel_recordings import SPEAKERS, Recordings
 
 import registry
-from zoo.recurrent import RecurrentLayer
-
-_SPEAKERS = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +54,7 @@ class Settings:
       dropout: of what the linear layer reads.
       noise: added to training inputs, in standard deviations of each coefficient.
       seed: of parameters, batches, noise and dropout.
+      api: what the model is written in, "linen" or "nnx": the numbers are the same.
     """
 
     layer: dict[str, Any]
@@ -67,28 +66,7 @@ class Settings:
     dropout: float = 0.2
     noise: float = 0.5
     seed: int = 0
-
-
-class SpeakerClassifier(nn.Module):
-    """Averages a recurrent layer's outputs over each recording and names the speaker.
-
-    Attributes:
-      layer: any recurrent layer with time first.
-      dropout: of the averages.
-    """
-
-    layer: RecurrentLayer
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(
-        self, xs: jax.Array, seq_lengths: jax.Array, *, deterministic: bool = True
-    ) -> jax.Array:
-        """Maps xs (T, B, D) and lengths (B,) to logits (B, speakers)."""
-        _, ys = self.layer(None, xs, seq_lengths=seq_lengths, deterministic=deterministic)
-        mean = ys.sum(axis=0) / seq_lengths[:, None].astype(ys.dtype)
-        mean = nn.Dropout(self.dropout)(mean, deterministic=deterministic)
-        return nn.Dense(_SPEAKERS)(mean)
+    api: str = "linen"
 
 
 class State(NamedTuple):
@@ -119,7 +97,8 @@ def training(settings: Settings, examples: int) -> Training:
       settings: see ``Settings``.
       examples: how many recordings there are to train on.
     """
-    model = SpeakerClassifier(registry.build(settings.layer), settings.dropout)
+    write = {"linen": speaker_classifier.in_linen, "nnx": speaker_classifier.in_nnx}[settings.api]
+    model = write(settings.layer, settings.dropout)
     batch = min(settings.batch_size, examples)
     batches = examples // batch
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * batches)
@@ -132,14 +111,8 @@ def training(settings: Settings, examples: int) -> Training:
     def loss(variables: Any, key: jax.Array, some: Recordings) -> jax.Array:
         for_noise, for_dropout = jax.random.split(key)
         xs = some.xs + settings.noise * jax.random.normal(for_noise, some.xs.shape)
-        logits = model.apply(
-            variables,
-            xs,
-            some.seq_lengths,
-            deterministic=False,
-            rngs={"dropout": for_dropout},
-        )
-        targets = jax.nn.one_hot(some.speakers, _SPEAKERS)
+        logits = model.logits(variables, xs, some.seq_lengths, for_dropout)
+        targets = jax.nn.one_hot(some.speakers, SPEAKERS)
         targets = optax.smooth_labels(targets, settings.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean()
 
@@ -158,7 +131,7 @@ def training(settings: Settings, examples: int) -> Training:
         return state, losses.mean()
 
     def predict(state: State, recordings: Recordings) -> jax.Array:
-        logits = model.apply(state.variables, recordings.xs, recordings.seq_lengths)
+        logits = model.logits(state.variables, recordings.xs, recordings.seq_lengths, None)
         return jnp.argmax(logits, axis=-1)
 
     return Training(start, jax.jit(epoch), jax.jit(predict))
@@ -238,6 +211,7 @@ def define_flags() -> None:
     flags.DEFINE_float("dropout", Settings.dropout, "Of what the linear layer reads.")
     flags.DEFINE_float("noise", Settings.noise, "Added to inputs, in standard deviations.")
     flags.DEFINE_integer("seed", Settings.seed, "Of parameters, batches, noise and dropout.")
+    flags.DEFINE_enum("api", Settings.api, ["linen", "nnx"], "What the model is written in.")
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; default runs/japanese_vowels/LAYER-SEED."
     )
@@ -257,6 +231,7 @@ def main(arguments: list[str]) -> None:
     except (registry.RegistryError, ImportError, OSError, TypeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     label = f"{layer_flags.label(settings.layer)}-{settings.seed}"
+    label += "" if settings.api == "linen" else f"-{settings.api}"
     workdir = Path(flags.FLAGS.workdir or f"runs/japanese_vowels/{label}")
     try:
         with StopRequest() as request:

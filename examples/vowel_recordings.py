@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+COEFFICIENTS, SPEAKERS = 12, 9
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Recordings:
     """Recordings of unequal length, padded to one.
 
     Attributes:
-      xs: float32 (T, N, D), time first; zero after the end of a recording.
+      xs: float32 (T, N, COEFFICIENTS), time first; zero after the end of a recording.
       seq_lengths: int32 (N,), steps of each recording.
       speakers: int32 (N,), who speaks, from 0.
     """

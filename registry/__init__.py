@@ -3,6 +3,7 @@
     import registry
 
     registry.names("scan_*")                             # what there is
+    registry.names(tag="parallel")                       # what has a property
     print(registry.describe("scan_gru"))                 # options, shapes, papers
     layer = registry.build("scan_gru", features=64)
     layer = registry.build({"name": "scan_gru", "features": 64})   # from JSON or YAML
@@ -35,3 +36,6 @@ from registry.specs import Spec as Spec
 from registry.store import register as register
 from registry.store import temporary as temporary
 from registry.store import unregister as unregister
+from registry.text import type_text as type_text
+from registry.text import value_text as value_text
+from zoo import __version__ as __version__

@@ -1,7 +1,7 @@
 """The registry on the command line.
 
     python -m registry                          lists all names
-    python -m registry --pattern='scan_*'       lists some of them; also --family=recurrent
+    python -m registry --pattern='scan_*'       lists some of them; also --family, --tag
     python -m registry describe NAME            describes one
     python -m registry describe scan_gru --features=64 --input_shape=100,32,16
                                                 builds it, and adds shapes and parameters

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from registry.errors import WrongOptionError
 from registry.lookup import spec
+from registry.renames import current_options
 from registry.specs import options
 from registry.text import signature_text
 from zoo.catalogue import BuiltInName
@@ -57,6 +58,7 @@ def build(name_or_mapping: str | Mapping[str, Any], /, **config: Any) -> Any:
     """
     name, config = split(name_or_mapping, config)
     found = spec(name)
+    config = current_options(found, config)
     check_options(found.name, found.factory, config)
     return found.factory(**config)
 

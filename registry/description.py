@@ -1,13 +1,18 @@
 """What a person reads about the registered names."""
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from registry import plugins
 from registry.building import build, check_options, split
 from registry.lookup import entries, spec
+from registry.renames import current_options
 from registry.specs import Spec, layer_options
 from registry.text import columns, path_text, type_text, value_text
+
+_WIDTH = 100
 
 
 def describe(
@@ -43,6 +48,7 @@ def describe(
     """
     name, config = split(name_or_mapping, config)
     found = spec(name)
+    config = current_options(found, config)
     check_options(found.name, found.factory, config, partly=True)
     sections = [_facts(found), _options(found, config)]
     if input_shape is not None:
@@ -50,17 +56,18 @@ def describe(
     return "\n\n".join(sections)
 
 
-def table(pattern: str = "*", family: str | None = None) -> str:
+def table(pattern: str = "*", family: str | None = None, tag: str | None = None) -> str:
     """Lays out one line per name, importing nothing that the names stand for.
 
     Args:
         pattern: as for `registry.names`.
         family: as for `registry.names`.
+        tag: as for `registry.names`.
     """
     rows = [("name", "aliases", "family", "summary")]
     rows += [
         (entry.name, ", ".join(entry.aliases), entry.family, entry.summary or f"({entry.where})")
-        for entry in entries(pattern, family)
+        for entry in entries(pattern, family, tag)
     ]
     refused = _refused(plugins.last_scan().claims)
     return "\n".join([columns(rows, indent=""), *(f"ignored: {text}" for text in refused)])
@@ -71,6 +78,7 @@ def _facts(found: Spec) -> str:
         "name": [found.name],
         "aliases": [", ".join(found.aliases)],
         "family": [found.family],
+        "tags": [", ".join(found.tags)],
         "factory": [path_text(found.factory)],
         "registered": [found.where],
         "inputs": [found.inputs],
@@ -78,12 +86,17 @@ def _facts(found: Spec) -> str:
         "references": found.references,
         "ignored": _refused([found.name, *found.aliases]),
     }
+    lines = {label: [*map(_wrapped, filter(None, texts))] for label, texts in facts.items()}
     rows = [
         ("" if line else label, text)
-        for label, texts in facts.items()
-        for line, text in enumerate(filter(None, texts))
+        for label, texts in lines.items()
+        for line, text in enumerate(itertools.chain(*texts))
     ]
     return "\n\n".join(filter(None, [found.summary, columns(rows, indent="")]))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH - 14, subsequent_indent="  ", break_long_words=False)
 
 
 def _refused(wanted: Iterable[str]) -> list[str]:
@@ -108,7 +121,12 @@ def _options(found: Spec, config: Mapping[str, Any]) -> str:
         else:
             text = "required" if value is parameter.empty else value_text(value)
         rows.append((option, text, type_text(parameter.annotation)))
-    return "options\n" + columns(rows) if rows else "options: none"
+    if not rows:
+        return "options: none"
+    lines = columns(rows).splitlines()
+    # What is too long for a line is a type with many alternatives, or a value that was given.
+    cut = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..." for line in lines]
+    return "\n".join(["options", *cut])
 
 
 def _layer(found: Spec, input_shape: tuple[int, ...], config: Mapping[str, Any]) -> str:

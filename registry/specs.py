@@ -34,6 +34,10 @@ class Spec:
         outputs: the call's results with their shapes, `"carry, ys (T, *batch, H)"`.
         references: papers, one string each.
         aliases: further names that mean this one.
+        tags: words for what it can do, as `names(tag=...)` selects it.
+        renamed_from: former name → the version that renamed it. Each still means this one, with a
+            `DeprecationWarning`.
+        renamed_options: former option → (option, the version that renamed it), likewise.
         where: where it was registered: `"built-in catalogue"`, `"module:line"` or
             `"entry point of acme-layers 1.2"`.
         defaults: option → default value, read off the factory's signature; required options, and
@@ -55,6 +59,9 @@ class Spec:
     outputs: str = ""
     references: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    renamed_from: Mapping[str, str] = field(default_factory=dict, hash=False)
+    renamed_options: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
     where: str = ""
     defaults: Mapping[str, Any] = field(init=False, compare=False)
 

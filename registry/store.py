@@ -5,7 +5,7 @@ import dataclasses
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from registry.errors import DuplicateNameError, UnknownNameError
@@ -13,7 +13,7 @@ from registry.specs import Spec
 from registry.text import path_text
 from zoo.catalogue import LAYERS
 
-# A name leads to its spec, an alias to the name that it means.
+# A name leads to its spec, an alias or a former name to the name that it means.
 _table: dict[str, Spec | str] = {}
 
 # Guards `_table` for moments only. It is never held while something is imported or a factory runs:
@@ -37,6 +37,9 @@ def register(
     outputs: str = "",
     references: Iterable[str] = (),
     aliases: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    renamed_from: Mapping[str, str] | None = None,
+    renamed_options: Mapping[str, tuple[str, str]] | None = None,
 ) -> Any:
     """Gives a factory a name, directly or as a decorator.
 
@@ -53,13 +56,17 @@ def register(
         outputs: the results of the layer's call with their shapes.
         references: papers.
         aliases: further names that mean this one.
+        tags: words for what it can do, for `names(tag=...)`.
+        renamed_from: former name → the version that renamed it. A former name still means this one,
+            and whoever uses it gets a `DeprecationWarning`.
+        renamed_options: former option → (option, the version that renamed it), likewise.
 
     Returns:
         `factory`, unchanged.
 
     Raises:
-        DuplicateNameError: the name or an alias is taken. Registering the same object under the
-            same name again changes nothing and is no error.
+        DuplicateNameError: the name, an alias or a former name is taken. Registering the same
+            object under the same name again changes nothing and is no error.
         ValueError: the name is not made of identifiers joined by dots.
         TypeError: the name is not a string, or the factory neither callable nor a string.
 
@@ -75,6 +82,7 @@ def register(
     """
     where = _caller()
     name, aliases = _checked(name), tuple(map(_checked, _strings(aliases)))
+    former = {_checked(old): version for old, version in (renamed_from or {}).items()}
 
     def add(factory: Callable[..., Any] | str) -> Callable[..., Any] | str:
         if not callable(factory) and not isinstance(factory, str):
@@ -91,6 +99,9 @@ def register(
             outputs=outputs,
             references=_strings(references),
             aliases=aliases,
+            tags=_strings(tags),
+            renamed_from=former,
+            renamed_options=dict(renamed_options or {}),
             where=where,
         )
         _insert(spec, override)
@@ -136,7 +147,7 @@ def temporary(
             is registered, and at the end all names are as they were at the start of the block.
         factory: as for `register`.
         aliases: as for `register`.
-        **about: `family`, `summary`, `inputs`, `outputs` and `references`, as for `register`.
+        **about: `family`, `summary` and whatever else `register` takes.
 
     Raises:
         TypeError: a name without a factory, or a factory or more without a name.
@@ -148,12 +159,13 @@ def temporary(
         'a fake of 8'
     """
     aliases = _strings(aliases)
+    further = {*aliases, *(about.get("renamed_from") or ())}
     if (name is None) != (factory is None) or (name is None and (aliases or about)):
         raise TypeError("temporary() takes a name and a factory, or nothing at all")
 
     def ours(key: str, held: Spec | str) -> bool:
         # With a name, what other threads register meanwhile is left alone.
-        return name is None or key == name or key in aliases or held == name
+        return name is None or key == name or key in further or held == name
 
     with _lock:
         before = dict(_table)
@@ -191,14 +203,14 @@ def everything() -> list[Spec]:
 
 
 def keys() -> list[str]:
-    """Returns all names and aliases that this process holds."""
+    """Returns all names, aliases and former names that this process holds."""
     with _lock:
         return list(_table)
 
 
 def _with_aliases(spec: Spec, now: Iterable[str]) -> Spec:
     # An alias that was registered with the spec may have gone since, and others may have come.
-    aliases = tuple(now)
+    aliases = tuple(alias for alias in now if alias not in spec.renamed_from)
     return spec if spec.aliases == aliases else dataclasses.replace(spec, aliases=aliases)
 
 
@@ -211,14 +223,15 @@ def _insert(spec: Spec, override: bool) -> None:
             raise DuplicateNameError(spec.name, f"{path_text(held.factory)} ({held.where})")
         if isinstance(held, str) and not override:
             raise DuplicateNameError(spec.name, f"an alias of {held!r}")
-        for alias in spec.aliases:
+        further = (*spec.aliases, *spec.renamed_from)
+        for alias in further:
             held = _table.get(alias, spec.name)
             if isinstance(held, Spec) or alias == spec.name:
                 raise DuplicateNameError(alias, "a name, not an alias", can_override=False)
             if held != spec.name and not override:
                 raise DuplicateNameError(alias, f"an alias of {held!r}")
         _table[spec.name] = spec
-        _table.update(dict.fromkeys(spec.aliases, spec.name))
+        _table.update(dict.fromkeys(further, spec.name))
 
 
 def _same(one: Callable[..., Any] | str, other: Callable[..., Any] | str) -> bool:

@@ -3,8 +3,9 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin
 
 from registry.specs import layer_options
 
@@ -15,7 +16,16 @@ def value_text(value: Any) -> str:
     Example:
         >>> value_text(0.5), value_text(len), value_text(functools.partial(len))
         ('0.5', 'len', 'len(...)')
+        >>> value_text({"name": "scan_gru", "act": [len, abs]})
+        "{'name': 'scan_gru', 'act': [len, abs]}"
     """
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{value_text(k)}: {value_text(x)}' for k, x in value.items())}}}"
+    if type(value) in (list, tuple):
+        inside = ", ".join(map(value_text, value))
+        if type(value) is list:
+            return f"[{inside}]"
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
     if isinstance(value, functools.partial):
         return f"{value_text(value.func)}(...)"
     if callable(value):
@@ -45,9 +55,17 @@ def type_text(annotation: Any) -> str:
     Example:
         >>> type_text(int), type_text(float | None), type_text(inspect.Parameter.empty)
         ('int', 'float | None', '')
+        >>> type_text(Union[str, re.Pattern, Any, None])
+        'str | Pattern | None'
     """
     if annotation is inspect.Parameter.empty:
         return ""
+    if annotation in (None, type(None)):
+        return "None"
+    if get_origin(annotation) in (Union, types.UnionType):
+        # Beside Any, the others say what is meant.
+        kinds = [kind for kind in get_args(annotation) if kind is not Any]
+        return " | ".join(dict.fromkeys(map(type_text, kinds)))
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return re.sub(r"\b[A-Za-z_][\w.]*\.(?=\w)", "", text)
 

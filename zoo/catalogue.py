@@ -48,6 +48,7 @@ def _leaf(
     summary: str,
     *references: str,
     aliases: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
     carry: Mapping[str, str] = _ARRAY_CARRY,
 ) -> dict[str, Any]:
     """The entry of a leaf layer; ``factory`` begins below ``zoo.recurrent.layers``."""
@@ -57,6 +58,7 @@ def _leaf(
         "summary": summary,
         "references": references,
         "aliases": aliases,
+        "tags": tags,
         **carry,
     }
 
@@ -103,12 +105,14 @@ LAYERS: dict[str, dict[str, Any]] = {
         "Gated recurrent unit, reset after the product, as in Flax, PyTorch and cuDNN.",
         _GRU_PAPER,
         aliases=("gru",),
+        tags=("kernel",),
     ),
     "scan_lstm": _leaf(
         "lstm:ScanLSTM",
         "Long short-term memory, with optional projection of h, peepholes and coupled gates.",
         *_LSTM_PAPERS,
         aliases=("lstm",),
+        tags=("kernel",),
         carry=_LSTM_CARRY,
     ),
     "scan_simplified_gru": _leaf(
@@ -177,50 +181,59 @@ LAYERS: dict[str, dict[str, Any]] = {
         "cfc:ScanCfC",
         "Closed-form continuous-time network, for sequences that are sampled irregularly.",
         "Hasani et al., 2022, Closed-form Continuous-time Neural Networks, arXiv:2106.13898",
+        tags=("intervals",),
         carry=_TIMED_CARRY,
     ),
     "scan_conv_lstm": _leaf(
         "conv:ScanConvLSTM",
         "Convolutional LSTM: the products are convolutions over images or volumes.",
         "Shi et al., 2015, Convolutional LSTM Network, arXiv:1506.04214",
+        tags=("convolutional",),
         carry=_CONV_LSTM_CARRY,
     ),
     "scan_conv_gru": _leaf(
         "conv:ScanConvGRU",
         "Convolutional GRU, reset before the product.",
         "Ballas et al., 2016, Delving Deeper into Convolutional Networks, arXiv:1511.06432",
+        tags=("convolutional",),
         carry=_CONV_CARRY,
     ),
     "scan_min_gru": _leaf(
         "min_gru:ScanMinGRU",
         "Minimal GRU whose gate and candidate see the input alone: a linear recurrence.",
         _MINIMAL_PAPER,
+        tags=("parallel",),
     ),
     "scan_min_lstm": _leaf(
         "min_lstm:ScanMinLSTM",
         "Minimal LSTM whose gates see the input alone and add up to one: a linear recurrence.",
         _MINIMAL_PAPER,
+        tags=("parallel",),
     ),
     "scan_lru": _leaf(
         "lru:ScanLRU",
         "Linear recurrent unit: a complex diagonal state, initialised on a ring.",
         "Orvieto et al., 2023, Resurrecting Recurrent Neural Networks, arXiv:2303.06349",
+        tags=("parallel",),
         carry=_COMPLEX_CARRY,
     ),
     "scan_s5": _leaf(
         "s5:ScanS5",
         "Simplified state space layer: a continuous-time state, held over steps of learned length.",
         "Smith, Warrington and Linderman, 2023, Simplified State Space Layers, arXiv:2208.04933",
+        tags=("parallel", "intervals"),
         carry=_TIMED_COMPLEX_CARRY,
     ),
     "scan_rg_lru": _leaf(
         "rg_lru:ScanRGLRU",
         "Real-gated linear recurrent unit of Griffin: gates that see the input alone.",
         "De et al., 2024, Griffin: Mixing Gated Linear Recurrences, arXiv:2402.19427",
+        tags=("parallel",),
     ),
     "bidirectional": {
         "factory": "zoo.recurrent:build_bidirectional",
         "family": "recurrent",
+        "tags": ("composite",),
         "summary": "One layer run forwards and its twin run backwards over the same sequence.",
         "inputs": "carry (forward carry, backward carry) or None, xs (T, *batch, D)",
         "outputs": "carry (forward carry, backward carry), ys (T, *batch, 2H); with merge=None the "
@@ -233,6 +246,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "stack": {
         "factory": "zoo.recurrent:build_stack",
         "family": "recurrent",
+        "tags": ("composite",),
         "summary": "Layers on top of each other, equal or not, each reading the outputs of the one "
         "below.",
         "inputs": "carry (one per layer) or None, xs (T, *batch, D)",

@@ -9,6 +9,7 @@ from benchmarks.timing import Timed
 
 LIBRARIES = {
     "ours": "this project",
+    "module": "this project in NNX",
     "linen": "nn.RNN",
     "nnx": "nnx.RNN",
     "haiku": "haiku",

@@ -57,7 +57,7 @@ OTHERS = [
 @jax.numpy_dtype_promotion("standard")
 @jax.numpy_rank_promotion("allow")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-@pytest.mark.parametrize("library", ["ours", "linen", *OTHERS])
+@pytest.mark.parametrize("library", ["ours", "module", "linen", *OTHERS])
 def test_competitors_compute_the_same(library, cell):
     case = Case(cell, SMALL)
     for competitor in competitors(library, case):

@@ -21,4 +21,4 @@ def test_code_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(code, PAGE.name, "exec"), {"__name__": "page"})
     expected = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert printed.getvalue().splitlines() == expected
-    assert len(expected) == 5
+    assert len(expected) == 4

@@ -172,10 +172,18 @@ class TestTraining:
         with pytest.raises(resumable.OtherSettingsError, match=r"noise=0\.5"):
             job("parts", noise=0.1)
 
-    def test_padding_does_not_count(self):
-        import japanese_vowels
+    def test_both_forms_of_flax_train_to_the_same_numbers(self, job):
+        (linen, history), (nnx, again) = job("linen"), job("nnx", api="nnx")
+        for what in ("loss", "accuracy"):
+            expected = [epoch[what] for epoch in history]
+            np.testing.assert_allclose([epoch[what] for epoch in again], expected, rtol=1e-5)
+        leaves = jax.tree.leaves(nnx.variables), jax.tree.leaves(linen.variables)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *leaves)
 
-        model = japanese_vowels.SpeakerClassifier(registry.build("scan_gru", features=4))
+    def test_padding_does_not_count(self):
+        from speaker_classifier import SpeakerClassifier
+
+        model = SpeakerClassifier(registry.build("scan_gru", features=4))
         xs = jax.random.normal(jax.random.key(0), (9, 3, 12))
         lengths = jnp.array([9, 4, 1])
         variables = model.init(jax.random.key(1), xs, lengths)

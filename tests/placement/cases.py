@@ -52,6 +52,7 @@ class Case:
       given: "nothing", "conditions", or "dropouts".
       steps: T.
       every: ``checkpoint_every``; blocks of the fused engine are as long.
+      form: "linen" or "nnx".
     """
 
     layer: str
@@ -60,9 +61,11 @@ class Case:
     given: str = "nothing"
     steps: int = T
     every: int | None = 4
+    form: str = "linen"
 
     def __str__(self) -> str:
-        return f"{self.layer}-{self.implementation}-{self.mesh}-{self.given}-{self.steps}"
+        words = self.layer, self.implementation, self.mesh, self.given, self.steps, self.form
+        return "-".join(map(str, words))
 
 
 def build(case: Case, **options: Any) -> Any:
@@ -95,6 +98,22 @@ def step_of(case: Case, layer: Any, total: Callable[[Any], Any] = lambda x: x) -
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
 
 
+class Module:
+    """The NNX form of a layer; its state is what ``apply`` takes in place of variables."""
+
+    def __init__(self, layer: Any, variables: Any):
+        from flax import nnx
+
+        from zoo.recurrent.nnx import Recurrent
+
+        self.graphdef, self.state = nnx.split(Recurrent(layer, variables=variables))
+
+    def apply(self, state: Any, carry: Any, xs: Any, **given: Any) -> Any:
+        from flax import nnx
+
+        return nnx.merge(self.graphdef, state)(carry, xs, **given)
+
+
 def arguments(case: Case) -> tuple[Any, dict[str, Any]]:
     """The inputs of a case, and its conditions."""
     import jax
@@ -125,6 +144,7 @@ def run(case: Case) -> dict[str, Any]:
     import flax.linen as nn
     import jax
     import numpy as np
+    from flax import nnx
     from flax.linen import initializers
     from flax.linen.linear import default_kernel_init
     from jax.sharding import AxisType, NamedSharding
@@ -138,7 +158,7 @@ def run(case: Case) -> dict[str, Any]:
     mesh = jax.make_mesh(tuple(sizes.values()), tuple(sizes), (kind,) * len(sizes))
 
     variables, xs, given, expected = on_one_device(
-        dataclasses.replace(case, implementation="scan", mesh="", every=None)
+        dataclasses.replace(case, implementation="scan", mesh="", every=None, form="linen")
     )
 
     options = {}
@@ -163,6 +183,10 @@ def run(case: Case) -> dict[str, Any]:
     def put(x: Any) -> Any:
         return jax.device_put(x, NamedSharding(mesh, P(None, "data") if x.ndim > 1 else P("data")))
 
+    if case.form == "nnx":
+        with jax.set_mesh(mesh):
+            layer = Module(layer, placed)
+        placed = layer.state
     step = step_of(case, layer)
     if way == "shard_map":
         local = step_of(case, layer, lambda x: jax.lax.psum(x, "data"))
@@ -181,6 +205,9 @@ def run(case: Case) -> dict[str, Any]:
     else:
         compiled = jax.jit(step).lower(*where).compile()
     actual = nn.unbox(compiled(*where))
+    if case.form == "nnx":
+        outputs, (gradients, of_inputs) = actual
+        actual = outputs, ({"params": nnx.to_pure_dict(gradients)}, of_inputs)
 
     def distance(a: Any, b: Any) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)

@@ -16,6 +16,8 @@ QUICK = (
     Case("gru", "fused", "explicit", "conditions"),
     Case("gru", "fused", "shard_map", "conditions"),
     Case("gru", "scan", "explicit, both"),
+    Case("gru", "fused", "shard_map", "conditions", form="nnx"),
+    Case("gru", "fused", "auto, both", "conditions", form="nnx"),
 )
 BATCH = ("auto", "explicit", "shard_map", "auto, both", "explicit, both")
 FEW = ("auto", "explicit", "shard_map")
@@ -29,6 +31,8 @@ THOROUGH = tuple(
         *(Case("lstm", "fused", mesh, "conditions") for mesh in BATCH),
         Case("stack", "fused", "explicit, both", "conditions"),
         *(Case("linear", "parallel", mesh) for mesh in FEW),
+        *(Case("gru", "scan", mesh, form="nnx") for mesh in ("auto", "explicit", "explicit, both")),
+        *(Case("stack", "fused", mesh, "conditions", form="nnx") for mesh in BATCH),
         *(Case("complex", "fused", mesh, "conditions") for mesh in FEW),
         Case("complex", "parallel", "shard_map", "conditions"),
         Case("complex", "fused", "auto", steps=256, every=None),

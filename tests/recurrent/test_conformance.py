@@ -59,13 +59,8 @@ def is_quick(name, check) -> bool:
 
 
 NAMES = sorted({*registry.names(), *COMPOSITES, "scanned", "scan_lstm, learned carry"})
-TABLE = [
-    pytest.param(
-        name,
-        check,
-        marks=[] if is_quick(name, check) else [pytest.mark.slow],
-        id=f"{name}-{check.__name__}",
-    )
+ROWS = [
+    (name, check)
     for name in NAMES
     for check in CHECKS
     # A scanned cell has the dtypes of its own cell: Flax's return float32 whatever ``dtype`` says.
@@ -73,6 +68,15 @@ TABLE = [
     # layers have.
     if check.__name__ != "check_dtypes"
     or name not in ("scanned", "stack of bidirectional", "stack of a list")
+]
+TABLE = [
+    pytest.param(
+        name,
+        check,
+        marks=[] if is_quick(name, check) else [pytest.mark.slow],
+        id=f"{name}-{check.__name__}",
+    )
+    for name, check in ROWS
 ]
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax.core import DenyList
 
 from zoo.recurrent import jaxprs, unstable
-from zoo.recurrent.call import checks, flax_checks
+from zoo.recurrent.call import checks, flax_checks, reading
 from zoo.recurrent.call.conditions import Conditions
 
 Carry = Any
@@ -59,11 +59,15 @@ class RecurrentLayer(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Guards what ``nn.vmap(Layer)`` and its like make of a method; see ``_keeps_keywords``."""
         super().__init_subclass__(**kwargs)
+        reading.make_readable(cls.__init__)
         for name in ("__call__", "history", "carries"):
             own, base = cls.__dict__.get(name), getattr(super(cls, cls), name, None)
             # Flax lifts a class by making a subclass whose method wraps the one that it inherits.
             if own and base and inspect.unwrap(own) is inspect.unwrap(base):
                 setattr(cls, name, _keeps_keywords(own))
+
+    def __repr__(self) -> str:
+        return reading.brief(self)
 
     def __call__(
         self,

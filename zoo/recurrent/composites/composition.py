@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 import registry
-from zoo.recurrent.call import checks, conditions, sequence
+from zoo.recurrent.call import checks, conditions, reading, sequence
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.composites.pointwise import Pointwise
 from zoo.recurrent.contract import Carry, RecurrentLayer, only_declares
@@ -153,7 +153,7 @@ def builder(name: str, composite: type[Composite]) -> Callable[..., Composite]:
     build.__name__ = build.__qualname__ = name
     build.__module__ = composite.__module__
     build.__doc__ = _BUILDER_DOC.format(composite.__name__)
-    build.__signature__ = signature
+    build.__signature__ = reading.readable(signature)
     return build
 
 
