@@ -1,5 +1,6 @@
 """A reference page for every public module, with an entry for every public name."""
 
+import abc
 import functools
 import importlib
 import inspect
@@ -147,17 +148,35 @@ def _docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: 
 def _escaped(lines: list[str]) -> list[str]:
     """Shapes like (*batch, D) are text: their star is no emphasis; code between backticks is code.
 
-    What is a name alone stays as it is, and becomes a link.
+    What is a name alone stays as it is, and becomes a link. Blocks of code and doctests stay, too.
     """
-    stars = [
-        line if ">>>" in line else re.sub(r"(?<=[(\s])\*(?=[a-z_]+[,)])", r"\\*", line)
-        for line in lines
-    ]
-    return re.sub(r"``.+?``|`[^`]+`", _code, "\n".join(stars), flags=re.DOTALL).split("\n")
+    text: list[str] = []
+    found: list[str] = []
+    block: int | None = None  # how far the line is indented that a block of code belongs to
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if block is not None and line.strip() and indent <= block:
+            block = None
+        if block is None and ">>>" not in line:
+            text.append(line)
+            block = indent if line.rstrip().endswith("::") else None
+        else:
+            found += [*_marked(text), line]
+            text = []
+    return found + _marked(text)
 
 
-def _code(match: re.Match[str]) -> str:
+_MARKED = re.compile(r"``.+?``|`[^`]+`|(?<=[(\s])\*(?=[a-z_]+[,)])", flags=re.DOTALL)
+
+
+def _marked(lines: list[str]) -> list[str]:
+    return _MARKED.sub(_mark, "\n".join(lines)).split("\n") if lines else []
+
+
+def _mark(match: re.Match[str]) -> str:
     code = match[0]
+    if code == "*":
+        return r"\*"
     name = code.strip("`")
     if path := links().get(name):
         return f":py:class:`{name} <{path}>`"
@@ -171,4 +190,12 @@ def _signature(
     module = what == "class" and inspect.isclass(value) and issubclass(value, nn.Module)
     if module or hasattr(value, "__signature__"):
         return signature_text(value), ""
+    if what == "class" and type(value) not in (type, abc.ABCMeta) and "__init__" in vars(value):
+        # Where a class of classes makes the instances, its signature says nothing.
+        from sphinx.util import inspect as signatures  # tests read this file without Sphinx
+
+        own = signatures.signature(value.__init__, bound_method=True)
+        return signatures.stringify_signature(
+            own, show_return_annotation=False, unqualified_typehints=True
+        ), ""
     return None

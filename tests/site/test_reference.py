@@ -87,9 +87,11 @@ def test_a_module_that_is_added_has_a_page(tmp_path, monkeypatch) -> None:
 
 
 def test_shapes_are_no_emphasis_and_code_is_code() -> None:
-    written = ["of shape (*batch, D), `{'a': 1}`, `build` and ``ScanGRU``", ">>> f(*batch)"]
+    written = ["of shape (*batch, D), `f(*batch)`, `build` and ``ScanGRU``", ">>> f(*batch)"]
+    block = ["As follows::", "", "    f(*batch)  # `{}`", ""]
+    assert reference._escaped([*block, "of (*batch, D)"]) == [*block, r"of (\*batch, D)"]
     assert reference._escaped(written) == [
-        r"of shape (\*batch, D), ``{'a': 1}``, `build` and "
+        r"of shape (\*batch, D), ``f(*batch)``, `build` and "
         ":py:class:`ScanGRU <zoo.recurrent.ScanGRU>`",
         ">>> f(*batch)",
     ]
