@@ -35,6 +35,11 @@ class Bidirectional(Composite):
     The carry is the pair (forward, backward). Parameters lie under ``forward`` and ``backward``.
     With lengths, the backward layer starts at each sequence's own end. It cannot be streamed.
 
+    When to choose it:
+      Where the whole sequence is known before an answer is due, as in tagging, in recognising
+      recorded speech, or in an encoder: every output then knows what comes before and after it. It
+      can neither be streamed nor generate step by step.
+
     Attributes:
       layer: the inner layer: a registered name, a mapping such as
         ``{"name": "scan_gru", "features": 64}``, or a layer class.

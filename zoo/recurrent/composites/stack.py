@@ -52,6 +52,12 @@ class Stack(Composite):
     Options that the stack does not know go to the inner layers, to every recurrent one of a list,
     and win over what is written there.
 
+    When to choose it:
+      Where one layer is not enough. Graves, Mohamed & Hinton 2013 found depth to matter more than
+      the size of a layer in speech recognition. Linear recurrences need it, because what depends on
+      a state is left to the layers above. For many layers, take ``residual`` or ``skip``, with
+      ``layer_norm``.
+
     Attributes:
       layer: the inner layer: a registered name, a mapping such as
         ``{"name": "scan_gru", "features": 64}``, or a layer class.

@@ -79,6 +79,11 @@ class ScanCfC(GatedLayer):
     dtype of the products, as xs is. The carry is one array (*batch, H). Options: see
     ``GatedLayer``; dropout of inputs leaves t as it is.
 
+    When to choose it:
+      For sequences that are sampled irregularly: the time that passes is an input of the step's
+      closed form, so nothing solves a differential equation numerically (Hasani et al. 2022). Where
+      all steps take the same time, it is one gated layer among others.
+
     Attributes:
       backbone_features: the width of b.
       backbone_layers: how many layers make b of x and h, each as the first one.

@@ -249,6 +249,11 @@ class ScanConvLSTM(ConvLayer):
     side by side. xs is (T, *batch, *space, C); the carry is (c, h), arrays (*batch, *space, H).
     Options: see ``ConvLayer`` and ``GatedLayer``.
 
+    When to choose it:
+      For sequences of images, volumes or other fields in which neighbours belong together, such as
+      the radar maps of rain for which Shi et al. 2015 made it. The state is an image too, and
+      kernels see a window of it, so they do not depend on its extent.
+
     Attributes:
       forget_bias: added to what the forget gate is made of, at every step.
 
@@ -283,6 +288,11 @@ class ScanConvGRU(ConvLayer):
 
     xs is (T, *batch, *space, C); the carry is one array (*batch, *space, H). Options: see
     ``ConvLayer`` and ``GatedLayer``.
+
+    When to choose it:
+      Where a convolutional LSTM would do and memory is scarce: it has one array of state in the
+      place of two, and kernels for three gates in the place of four. Ballas et al. 2016 put it
+      between the layers of a convolutional network that reads videos.
 
     Example:
       >>> import jax, jax.numpy as jnp, registry

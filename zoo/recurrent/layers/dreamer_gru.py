@@ -61,6 +61,11 @@ class ScanDreamerGRU(GatedLayer):
     distribution whose fan-in counts all that is summed, D + H/heads, unless an initialiser is
     given. The carry is one array (*batch, H). Options: see ``GatedLayer``.
 
+    When to choose it:
+      For world models in the manner of DreamerV3, whose sequence model it is. Recurrent kernels in
+      8 blocks cost an eighth of full ones, so the state can be wide; the −1 makes a new layer keep
+      more than it writes.
+
     Attributes:
       heads: blocks of the recurrent kernels; None for 8, or, where 8 does not divide H, for the
         greatest common divisor of both.

@@ -34,6 +34,11 @@ class ScanElman(GatedLayer):
     ``activation_fn="relu"`` gives the network of Le, Jaitly & Hinton 2015. Options: see
     ``GatedLayer``.
 
+    When to choose it:
+      As the baseline that gates are measured against, for short dependencies, and where a step has
+      to be cheap: it is one product and one activation. Nothing protects what is stored, so
+      gradients shrink or grow with every step, which is what gated layers were made for.
+
     Example:
       >>> import jax, jax.numpy as jnp, registry
       >>> layer = registry.build("scan_elman", features=4, activation_fn="relu")

@@ -44,6 +44,12 @@ class ScanGRU(GatedLayer):
     Same parameters as ``nn.scan`` over ``nn.GRUCell``; same equations as PyTorch and cuDNN. The
     carry is one array (*batch, H). Options: see ``GatedLayer``.
 
+    When to choose it:
+      The first gated layer to try. Two gates decide what is kept and what is read, with one array
+      of state and three quarters of an LSTM's parameters; Chung et al. 2014 found GRU and LSTM
+      comparable, and both better than a network without gates. Choose it too where weights come
+      from PyTorch, cuDNN or Flax, whose equations it has.
+
     Attributes:
       implementation: as ``LeafLayer`` has it, or "kernel": the whole loop over time is one GPU
         kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere.

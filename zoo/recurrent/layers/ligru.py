@@ -41,6 +41,11 @@ class ScanLiGRU(GatedLayer):
     it exactly, since it would mix sequences. The carry is one array (*batch, H). Options: see
     ``GatedLayer``.
 
+    When to choose it:
+      For speech recognition, which it was made for: Ravanelli et al. 2018 report better accuracy
+      than with a GRU, and epochs that take 30 % less time. The candidate has no upper bound, so it
+      relies on normalised inputs.
+
     Example:
       >>> import jax, jax.numpy as jnp, registry
       >>> layer = registry.build("scan_ligru", features=4)

@@ -47,6 +47,12 @@ class ScanLRU(StateSpaceLayer):
     (D, H). There are no biases. λ is drawn uniformly on a ring, and γ starts as what keeps the
     state's size: γ = ½ log(1 − \|λ\|²). Options: see ``LinearLayer``.
 
+    When to choose it:
+      For long sequences and a memory whose length is set when it is drawn: the closer ``r_min`` and
+      ``r_max`` are to one, the longer. Orvieto et al. 2023 match deep state space models on the
+      Long Range Arena with it. λ does not depend on the input, so the layer cannot choose what to
+      keep; ``scan_rg_lru`` and ``scan_min_gru`` can.
+
     Attributes:
       state_features: N, how many complex numbers the state has; None for H.
       r_min: the least \|λ\| that is drawn.

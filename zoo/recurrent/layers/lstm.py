@@ -107,6 +107,12 @@ class ScanLSTM(GatedLayer):
     Same parameters as ``nn.scan`` over ``nn.LSTMCell``. The carry is (c, h), Flax's order, arrays
     (*batch, H). Options: see ``GatedLayer``.
 
+    When to choose it:
+      Where a model has to add up or count: the cell state is added to and kept apart from the
+      output, so it can grow, which a GRU's state, always a mean of bounded numbers, cannot. Most
+      published recurrent models are LSTMs. A projection makes a wide cell state affordable, since
+      the recurrent products then read P features and not H (Sak et al. 2014).
+
     Attributes:
       forget_bias: added to the forget gate's bias when it is initialised.
       projection: P, for h' = W_proj (o ⊙ tanh(c')): then h and ys have P features, and the

@@ -56,6 +56,12 @@ class ScanMinGRU(LinearLayer):
     The carry is one array (*batch, H). Options: see ``LinearLayer``. Computed as it is written:
     with factors between 0 and 1 it is stable, and sums of logarithms over time are not.
 
+    When to choose it:
+      In the place of a GRU where sequences are long and training has to run in parallel over time.
+      The gate mixes state and candidate, so the state stays as small as the candidates are. No gate
+      sees the state: use two layers or more, with something that is not linear between them. Feng
+      et al. 2024 found such networks to match recent sequence models.
+
     Attributes:
       candidate: "linear" is n as above. "positive" is the candidate of the paper's log-space form,
         which is another model: g(n), with g(v) = v + 1/2 where v ≥ 0, else σ(v).

@@ -42,6 +42,10 @@ class ScanMinLSTM(LinearLayer):
 
     The carry is one array (*batch, H). Options: see ``LinearLayer``.
 
+    When to choose it:
+      As ``scan_min_gru``, which is simpler and the one to try first; here what is kept and what is
+      written have gates of their own, scaled to add up to one, for half as many parameters again.
+
     Attributes:
       candidate: "linear" is g as above. "positive" is the candidate of the paper's log-space form,
         which is another model: v + 1/2 where v = g ≥ 0, else σ(v).

@@ -90,6 +90,11 @@ class ScanRGLRU(LinearLayer):
     2.5e-7. Their code leaves the factor out at the first step and after a reset; the paper does
     not, and neither does this layer, whose first carry may be given.
 
+    When to choose it:
+      For a long memory that inputs can hold or drop, as in the language models of De et al. 2024,
+      and for training in parallel over time. A new layer forgets slowly. It mixes no features of
+      its state; Griffin has a short convolution before it and other layers around it for that.
+
     Attributes:
       heads: N, the blocks of ``ia`` and ``ix``. H has to be a multiple of N.
 

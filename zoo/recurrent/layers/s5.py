@@ -104,6 +104,11 @@ class ScanS5(StateSpaceLayer):
     kernel (D, H). There are no biases. Options: see ``LinearLayer``; dropout of inputs leaves t as
     it is.
 
+    When to choose it:
+      For very long sequences, and for those that are sampled irregularly, because steps of any
+      length are exact. Smith, Warrington & Linderman 2023 report 87.4 % on the Long Range Arena. λ
+      does not depend on the input, so the layer cannot choose what to keep.
+
     Attributes:
       state_features: N, how many complex numbers the state has; None for H.
       dt_min: the least Δ that is drawn; their logarithms are uniform.

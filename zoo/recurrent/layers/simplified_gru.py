@@ -43,6 +43,12 @@ class ScanSimplifiedGRU(GatedLayer):
 
     The carry is one array (*batch, H). Options: see ``GatedLayer``.
 
+    When to choose it:
+      To follow Cho et al. 2014 to the letter, or where weights come from Keras with
+      ``reset_after=False``, from dm-haiku, or from ONNX with ``linear_before_reset=0``. Otherwise
+      take ``scan_gru``: all of its products of a step are made at once, and here the candidate's
+      has to wait for the reset gate.
+
     Example:
       >>> import jax, jax.numpy as jnp, registry
       >>> layer = registry.build("scan_simplified_gru", features=4)

@@ -77,6 +77,12 @@ class ScanSLSTM(GatedLayer):
     The forget gate's bias starts linearly spaced from 3.4 to 6 in every head. Options: see
     ``GatedLayer``; the paper's recurrent kernels have ``heads``.
 
+    When to choose it:
+      Where a model has to revise what it has stored: an exponential gate can give a new input far
+      more weight than all that came before, which gates between 0 and 1 cannot (Beck et al. 2024).
+      Its forget gates start near one, so a new layer remembers long. It costs four arrays of state,
+      two more than an LSTM.
+
     Attributes:
       forget_gate: "sigmoid", or "exponential" for f itself in the place of log σ(f).
 

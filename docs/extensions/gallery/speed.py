@@ -1,0 +1,104 @@
+"""What the benchmark's files say of a layer beside those of other libraries."""
+
+import dataclasses
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import Result
+
+QUANTITIES = ("forward", "gradient")
+_OWN = ("ours", "copy")  # other implementations of the same layer, and no layer at all
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How long another library's layer takes, relative to ours.
+
+    Attributes:
+      processor: what it was measured on.
+      jax: the version of JAX.
+      dtype: of the numbers.
+      peer: the other one.
+      ratios: by quantity, the geometric mean over sizes of its time by ours.
+      sizes: how many sizes.
+    """
+
+    processor: str
+    jax: str
+    dtype: str
+    peer: str
+    ratios: dict[str, float]
+    sizes: int
+
+
+def comparisons(folder: Path) -> dict[str, list[Comparison]]:
+    """All comparisons by registered name, from every file of measurements in a folder."""
+    found: dict[str, dict[tuple[str, ...], Comparison]] = defaultdict(dict)
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.json")]
+    # Of two files with the same comparison, the younger one counts.
+    for measured in sorted(files, key=lambda measured: measured["machine"]["date"]):
+        groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+        for result in _results(measured):
+            case = result.case
+            if case.checkpoint_every is not None or getattr(case, "heads", 1) not in (None, 1):
+                continue
+            library = {series.name: series.library for series in result.series}
+            for peer, ratio in result.ratios().items():
+                if library[peer] in _OWN or result.quantity not in QUANTITIES:
+                    continue
+                key = (case.cell, case.dtype, peer)
+                groups.setdefault(key, {}).setdefault(result.quantity, []).append(ratio)
+        machine = measured["machine"]
+        for (cell, dtype, peer), ratios in groups.items():
+            own = Comparison(
+                processor=_processor(machine),
+                jax=machine["versions"]["jax"],
+                dtype=dtype,
+                peer=peer,
+                ratios={name: _mean(values) for name, values in ratios.items()},
+                sizes=max(map(len, ratios.values())),
+            )
+            found[f"scan_{cell}"][own.processor, own.jax, dtype, peer] = own
+    return {name: sorted(known.values(), key=_order) for name, known in found.items()}
+
+
+def nearest(known: list[Comparison]) -> Comparison | None:
+    """The comparison on a CPU, with the newest JAX, whose gradient comes nearest to ours."""
+    with_gradient = [
+        own for own in known if "gradient" in own.ratios and "NVIDIA" not in own.processor
+    ]
+    if not with_gradient:
+        return None
+    newest = max((own.jax for own in with_gradient), key=_version)
+    return min(
+        (own for own in with_gradient if own.jax == newest), key=lambda own: own.ratios["gradient"]
+    )
+
+
+def _results(measured: dict[str, Any]) -> Iterator[Result]:
+    fields = list(measured.get("results", ()))
+    for outcome in measured.get("outcomes", ()):
+        fields += outcome["found"] if isinstance(outcome["found"], list) else ()
+    return map(Result.from_json, fields)
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    if machine["backend"] == "cpu":
+        return f"{machine['cpu']}, {machine['cores']} cores"
+    return machine["device"]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _order(own: Comparison) -> tuple[Any, ...]:
+    return "NVIDIA" in own.processor, own.dtype, _version(own.jax), own.peer
+
+
+def _mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
