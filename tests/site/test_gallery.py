@@ -98,29 +98,44 @@ def test_a_picture_is_the_same_in_every_build() -> None:
     assert pictures.COLOURS["dark"]["line"].encode() in pictures.draw("one", norms, "dark")
 
 
-def measured(peer: float, date: str) -> str:
+def gradient(cell: str, **seconds: float) -> dict:
     size = {"batch": 1, "steps": 2, "inputs": 3, "features": 4}
-    case = {"cell": "gru", "size": size, "dtype": "float32", "platform": "cpu"}
+    case = {"cell": cell, "size": size, "dtype": "float32", "platform": "cpu"}
+    names = {"auto": "ours auto", "scan": "ours scan", "linen": "nn.RNN GRUCell"}
+    libraries = {"auto": "ours", "scan": "ours", "linen": "linen"}
     series = [
-        {"name": name, "library": library, "values": [value]}
-        for name, library, value in [
-            ("ours auto", "ours", 2.0),
-            ("ours scan", "ours", 1.0),
-            ("nn.RNN GRUCell", "linen", peer),
-        ]
+        {"name": names[key], "library": libraries[key], "values": [value]}
+        for key, value in seconds.items()
     ]
-    result = {"case": {**case, "checkpoint_every": None}, "quantity": "gradient", "series": series}
+    return {"case": {**case, "checkpoint_every": None}, "quantity": "gradient", "series": series}
+
+
+def measured(*results: dict, date: str = "2026-01-01", jax: str = "0.10.2") -> str:
     machine = {"backend": "cpu", "cpu": "a processor", "cores": 2, "date": date}
-    versions = {"jax": "0.10.2"}
-    return json.dumps({"machine": {**machine, "versions": versions}, "results": [result]})
+    return json.dumps({"machine": {**machine, "versions": {"jax": jax}}, "results": results})
 
 
 def test_speeds_are_the_youngest_files(tmp_path) -> None:
-    (tmp_path / "a.json").write_text(measured(6.0, "2026-02-01"))
-    (tmp_path / "b.json").write_text(measured(9.0, "2026-01-01"))
+    young, old = (gradient("gru", auto=2.0, scan=1.0, linen=peer) for peer in (6.0, 9.0))
+    (tmp_path / "a.json").write_text(measured(young, date="2026-02-01"))
+    (tmp_path / "b.json").write_text(measured(old))
     (own,) = speed.comparisons(tmp_path)["scan_gru"]
     assert (own.peer, own.ratios) == ("nn.RNN GRUCell", {"gradient": pytest.approx(3.0)})
     assert speed.nearest([own]) is own and speed.nearest([]) is None
+
+
+def test_a_layer_that_is_ours_alone_stands_beside_its_own_scan(tmp_path) -> None:
+    (tmp_path / "a.json").write_text(measured(gradient("slstm", auto=2.0, scan=5.0)))
+    (own,) = speed.comparisons(tmp_path)["scan_slstm"]
+    assert (own.peer, own.ratios) == (speed.OWN_SCAN, {"gradient": pytest.approx(2.5)})
+
+
+def test_times_are_relative_to_a_gru_of_the_newest_run(tmp_path) -> None:
+    for jax, seconds in (("0.9.2", 9.0), ("0.10.2", 3.0)):
+        run = gradient("gru", auto=2.0, linen=7.0), gradient("slstm", auto=seconds)
+        (tmp_path / f"{jax}.json").write_text(measured(*run, jax=jax))
+    (tmp_path / "other.json").write_text(measured(gradient("mgu", auto=1.0), jax="0.11.0"))
+    assert speed.times(tmp_path) == {"scan_gru": 1.0, "scan_slstm": 1.5}
 
 
 def test_conversions_are_those_of_the_table() -> None:
@@ -152,7 +167,7 @@ def test_a_page_holds_all_that_is_known(name: str, monkeypatch) -> None:
 
 def test_the_overview_compares_all_layers() -> None:
     norms = {n: np.geomspace(1, 1e-4, 256) for n in NAMES if layers.is_leaf(n)}
-    text = overview.write({}, norms)
+    text = overview.write({}, {}, norms)
     for name in NAMES:
         assert f"[{name}]({name}.md)" in text
         parallel = re.search(rf"\| \[{name}\].*?\| 128 \| (\w+) ", text)

@@ -25,5 +25,6 @@ def _write(app: Any) -> None:
         for name in norms
         for theme in pictures.COLOURS
     }
-    write_changed(docs / FOLDER, {**pages, "index.md": overview.write(measured, norms)})
+    index = overview.write(measured, speed.times(docs / "measurements"), norms)
+    write_changed(docs / FOLDER, {**pages, "index.md": index})
     write_changed(docs / FOLDER / "images", images)

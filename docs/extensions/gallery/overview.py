@@ -21,15 +21,21 @@ _NOTES = """- **Memory**: from how many steps back on the gradient of the last o
   position.
 - **Parameters**: with D input features, H hidden features, and windows of 3 × 3 where there are
   any; then the number for D = H = 64.
-- **Gradient**: how many times as long the fastest comparable layer takes for its gradient, on a CPU
-  with the newest JAX that was measured; above 1 this project's is faster. The layer's page says
-  which it is. A dash is not measured."""
+- **Time**: how long the gradient takes, in gradients of `scan_gru`, at the same size on a CPU with
+  the newest JAX that was measured. A dash is not measured at such a size.
+- **Peer**: how many times as long the fastest comparable layer takes for its gradient; above 1 this
+  project's is faster. The layer's page says which it is: another library's, or where there is none,
+  the same step in a plain `nn.scan`."""
 
 
-def write(measured: Mapping[str, list[speed.Comparison]], norms: Mapping[str, np.ndarray]) -> str:
+def write(
+    measured: Mapping[str, list[speed.Comparison]],
+    times: Mapping[str, float],
+    norms: Mapping[str, np.ndarray],
+) -> str:
     """Returns the page in Markdown."""
-    rows = [_row(name, measured.get(name, []), norms[name]) for name in norms]
-    heads = ("Layer", "Memory", "Parallel", "State", "Parameters", "D = H = 64", "Gradient")
+    rows = [_row(name, measured.get(name, []), times.get(name), norms[name]) for name in norms]
+    heads = ("Layer", "Memory", "Parallel", "State", "Parameters", "D = H = 64", "Time", "Peer")
     composites = [name for name in layers.names() if name not in norms]
     made_of = [f"- [{name}]({name}.md): {registry.spec(name).summary}" for name in composites]
     contents = "\n".join(layers.names())
@@ -44,7 +50,9 @@ def write(measured: Mapping[str, list[speed.Comparison]], norms: Mapping[str, np
     )
 
 
-def _row(name: str, known: list[speed.Comparison], norms: np.ndarray) -> tuple[str, ...]:
+def _row(
+    name: str, known: list[speed.Comparison], time: float | None, norms: np.ndarray
+) -> tuple[str, ...]:
     found = [shape for _, shape in shapes.parameters(name)]
     near = speed.nearest(known)
     lag = memory.reach(norms)
@@ -55,5 +63,6 @@ def _row(name: str, known: list[speed.Comparison], norms: np.ndarray) -> tuple[s
         f"${shapes.total([shape for _, shape in shapes.carry(name)])}$",
         f"${shapes.total(found)}$",
         f"{shapes.count(name, 64, 64):,}",
+        "–" if time is None else f"{time:.2f}",
         "–" if near is None else f"{near.ratios['gradient']:.2f}",
     )

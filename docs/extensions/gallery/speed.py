@@ -1,4 +1,4 @@
-"""What the benchmark's files say of a layer beside those of other libraries."""
+"""What the benchmark's files say of a layer beside those of other libraries, and beside others."""
 
 import dataclasses
 import json
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Result
+from benchmarks.results import BASE, Result
 
 QUANTITIES = ("forward", "gradient")
-_OWN = ("ours", "copy")  # other implementations of the same layer, and no layer at all
+OWN_SCAN = "nn.scan of the same step"
+_OWN = ("ours", "module", "copy")  # other forms of the same layer, and no layer at all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,13 @@ def comparisons(folder: Path) -> dict[str, list[Comparison]]:
             if case.checkpoint_every is not None or getattr(case, "heads", 1) not in (None, 1):
                 continue
             library = {series.name: series.library for series in result.series}
+            alone = case.ours_alone and set(library.values()) == {"ours"}
             for peer, ratio in result.ratios().items():
-                if library[peer] in _OWN or result.quantity not in QUANTITIES:
+                if alone and peer == "ours scan":
+                    peer = OWN_SCAN
+                elif library[peer] in _OWN:
+                    continue
+                if result.quantity not in QUANTITIES:
                     continue
                 key = (case.cell, case.dtype, peer)
                 groups.setdefault(key, {}).setdefault(result.quantity, []).append(ratio)
@@ -64,6 +70,33 @@ def comparisons(folder: Path) -> dict[str, list[Comparison]]:
             )
             found[f"scan_{cell}"][own.processor, own.jax, dtype, peer] = own
     return {name: sorted(known.values(), key=_order) for name, known in found.items()}
+
+
+def times(folder: Path) -> dict[str, float]:
+    """How long the gradient of every layer takes, relative to that of ``scan_gru``.
+
+    Of runs on a CPU that measured a layer and ``scan_gru`` at the same size, by registered name:
+    the run with the newest JAX, and the geometric mean where it has several sizes.
+    """
+    found: dict[str, list[float]] = {}
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.json")]
+    on_cpu = [measured for measured in files if measured["machine"]["backend"] == "cpu"]
+    for measured in sorted(on_cpu, key=lambda own: _version(own["machine"]["versions"]["jax"])):
+        medians: dict[Any, dict[str, float]] = defaultdict(dict)
+        for result in _results(measured):
+            plain = result.case.checkpoint_every is None and result.case.heads == 1
+            if result.quantity == "gradient" and plain:
+                for own in result.series:
+                    if own.name == BASE:
+                        where = result.case.size, result.case.dtype
+                        medians[where][f"scan_{result.case.cell}"] = own.median
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for known in medians.values():
+            for name, median in known.items():
+                if "scan_gru" in known:
+                    ratios[name].append(median / known["scan_gru"])
+        found |= ratios
+    return {name: _mean(ratios) for name, ratios in found.items()}
 
 
 def nearest(known: list[Comparison]) -> Comparison | None:
