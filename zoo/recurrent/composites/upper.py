@@ -1,8 +1,10 @@
 """The layers above the first one of a stack, with what lies between each and the one below."""
 
+import contextlib
 import functools
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -111,7 +113,9 @@ def climb(
         # Without a compiler around it, the loop by itself would be compiled at every call, since
         # JAX knows loops by their traced bodies: 0.3 s in place of 3 ms for two small layers.
         alone = layer.clone(parent=None, name=None)
-        return _compiled(alone, method, count, given.deterministic, layer.variables, *arrays)
+        # What is wrong is said below, with the path of the layer, which is not known in there.
+        with contextlib.suppress(TypeError, ValueError, LookupError, flax.errors.FlaxError):
+            return _compiled(alone, method, count, given.deterministic, layer.variables, *arrays)
     return _lifted(layer, method, count, trial, carries, below, xs, given)
 
 
