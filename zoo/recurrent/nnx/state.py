@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 from flax import nnx
 from flax.core import meta
 
@@ -49,7 +50,7 @@ def collect(module: nnx.Module, where: tuple[Path, ...]) -> dict[str, Any]:
         into = values.setdefault(collection, {})
         for name in path[:-1]:
             into = into.setdefault(name, {})
-        into[path[-1]] = _at(module, path).get_value()
+        into[path[-1]] = _value(_at(module, path))
     return values
 
 
@@ -106,6 +107,13 @@ def _nested(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return nnx.Dict({name: _nested(inner) for name, inner in node.items()})
+
+
+def _value(variable: nnx.Variable[Any]) -> Any:
+    """What ``get_value`` returns; it takes 3 to 5 us, which is 50 us for a layer's parameters."""
+    raw = variable.get_raw_value()
+    plain = isinstance(raw, jax.Array) and not variable.get_metadata("on_get_value", None)
+    return raw if plain else variable.get_value()
 
 
 def _at(module: Any, path: tuple[str, ...]) -> nnx.Variable[Any]:
