@@ -21,8 +21,9 @@ _NOTES = """- **Memory**: from how many steps back on the gradient of the last o
   position.
 - **Parameters**: with D input features, H hidden features, and windows of 3 × 3 where there are
   any; then the number for D = H = 64.
-- **Time**: how long the gradient takes, in gradients of `scan_gru`, at the same size on a CPU with
-  the newest JAX that was measured. A dash is not measured at such a size.
+- **Time**: how long the gradient takes, in gradients of `scan_gru`, in one run on a CPU (B = 32,
+  T = 256, D = H = 128). Layers were measured one after another on a shared machine, so that
+  differences of a third mean little. Convolutional layers do other work.
 - **Peer**: how many times as long the fastest comparable layer takes for its gradient; above 1 this
   project's is faster. The layer's page says which it is: another library's, or where there is none,
   the same step in a plain `nn.scan`."""
