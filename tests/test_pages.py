@@ -8,11 +8,18 @@ from tests.pages import OWN_FILES, PAGES, ROOT, Page
 ROWS = {str(path.relative_to(ROOT)): Page(path) for path in PAGES}
 
 
-def rows(*, where) -> list:
-    return [pytest.param(page, id=name) for name, page in ROWS.items() if where(page)]
+def rows(*, where, slow: str = "") -> list:
+    """The pages that are wanted; those of the folder ``slow`` belong to the long tests."""
+    return [
+        pytest.param(
+            page, id=name, marks=[pytest.mark.slow] if page.path.parent.name == slow else []
+        )
+        for name, page in ROWS.items()
+        if where(page)
+    ]
 
 
-@pytest.mark.parametrize("page", rows(where=lambda page: page.program().strip()))
+@pytest.mark.parametrize("page", rows(where=lambda page: page.program().strip(), slow="guides"))
 def test_code_prints_what_the_page_says(page, tmp_path):
     pages.check(page, tmp_path)
 

@@ -17,6 +17,7 @@ def run(out, *options):
     return command("gpu", f"--out={out}", "--rounds=1", "--jobs=1", *options)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     tiny = ["--layers=scan_elman,no_such_layer", "--cells=lstm", "--sizes=2x4x3x4"]
     done = run(tmp_path, *tiny, "--pieces=parity,gated", "--peers=ours,linen", "--dtypes=float32")

@@ -287,6 +287,7 @@ class TestLongRecall:
         shown = float(many[..., :-1].sum()) / 400 - 1
         assert shown == pytest.approx(steps * long_recall.SHOWN, rel=0.2)
 
+    @pytest.mark.slow  # what both examples share is tested above
     def test_a_stopped_run_goes_on_to_the_same_bits(self, tmp_path):
         import long_recall
         from resumable import OtherSettingsError

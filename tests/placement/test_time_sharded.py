@@ -100,6 +100,7 @@ def test_a_gradient_step(case):
     assert found["meetings"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HALF, ids=str)
 def test_products_in_half_precision(case):
     # One rounding of bfloat16 apart: it multiplies the same numbers, and adds them up in float32.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import registry
+from tests.rows import rows
 from zoo.recurrent import RecurrentLayer, ScanGRU, scanned
 
 from .layers import assert_close, assert_same, finite, some, variables_of
@@ -262,7 +263,7 @@ RANKS = {
 }
 
 
-@pytest.mark.parametrize("outer", [*OUTER, "list"])
+@pytest.mark.parametrize("outer", rows([*OUTER, "list"], ["stack"]))
 @pytest.mark.parametrize(
     "merge",
     ["concat", *(pytest.param(merge, marks=pytest.mark.slow) for merge in ("mul", jnp.maximum))],
@@ -330,7 +331,7 @@ def lifted(lift, layer, **options):
 
 
 @pytest.mark.parametrize("method", ["__call__", pytest.param("history", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", rows(CONFIGS, ["list", "bidirectional"]))
 def test_lifted_composites_take_conditions_by_position(name, method):
     layer = registry.build(CONFIGS[name])
     variables = variables_of(layer, XS)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import registry
+from tests.rows import rows
 from zoo.recurrent.engine.kernels import target
 from zoo.recurrent.engine.kernels.gates import CELLS
 from zoo.recurrent.engine.kernels.layout import Shape
@@ -140,7 +141,7 @@ def test_interpreted_without_conditions(machine):
 
 
 @KNOWN
-@pytest.mark.parametrize("case", [*NARROW, "gru, a head of 128"])
+@pytest.mark.parametrize("case", rows([*NARROW, "gru, a head of 128"], ["lstm, a head of 64"]))
 def test_as_a_scan_with_all_conditions(machine, case):
     """A program that was traced for a GPU and is compiled for a CPU."""
     machine()
@@ -165,7 +166,7 @@ def test_other_batches(machine, time_axis, shape):
 
 
 @KNOWN
-@pytest.mark.parametrize("case", NARROW)
+@pytest.mark.parametrize("case", rows(NARROW, ["gru, two heads of 64"]))
 def test_derivatives_of_other_kinds(machine, case):
     """Forward mode, and derivatives of it and of gradients in reverse mode."""
     machine()

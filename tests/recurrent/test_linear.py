@@ -107,11 +107,12 @@ SIGNALS = {
     "cut": ("cut",),
     "reset and cut": ("reset", "cut"),
 }
+EVERY_DAY = [("real", "all", "carries", 3), ("complex", "all", "blocks", 3)]
 WAYS = [
     pytest.param(
         *way,
         id="-".join(map(str, way)),
-        marks=[] if way[3] == 3 and way[1] in ("none", "all") else [pytest.mark.slow],
+        marks=[] if way[:4] in EVERY_DAY else [pytest.mark.slow],
     )
     for way in itertools.product(
         ("real", "complex"), SIGNALS, ("carries", "blocks"), (1, 3, 7), (False, True), (False, True)
@@ -183,10 +184,7 @@ def gradients(layer, variables, xs, **conditions):
 @pytest.mark.parametrize("options", [{"truncate_every": 3}, {"checkpoint_every": 2}], ids=str)
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("min gru", "lru") else pytest.param(name, marks=pytest.mark.slow)
-        for name in LINEAR
-    ],
+    [name if name == "lru" else pytest.param(name, marks=pytest.mark.slow) for name in LINEAR],
 )
 def test_options_mean_the_same_in_all_implementations(name, options):
     expected, *others = (

@@ -12,6 +12,7 @@ import pytest
 from flax.core import FrozenDict
 
 import registry
+from tests.rows import rows
 from zoo.recurrent.call import option_checks as takes
 from zoo.recurrent.call import options
 from zoo.recurrent.composites import bidirectional
@@ -219,7 +220,12 @@ RUN = {
 }
 
 
-@pytest.mark.parametrize("name", registry.names("scan_*"))
+@pytest.mark.parametrize(
+    "name",
+    rows(
+        registry.names("scan_*"), ("scan_lstm", "scan_layer_norm_gru", "scan_conv_gru", "scan_s5")
+    ),
+)
 def test_what_is_taken_computes(name):
     """NumPy's scalars would widen half precision, if they were kept as they are."""
     layer = build(name, **RUN)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import registry
+from tests.rows import rows
 from zoo.recurrent import scanned
 
 from .cells import CELLS, FLOATS, B, Clock, ContinuousTime, D, Decoder, H, LayersFirst, Stateless, T
@@ -41,7 +42,7 @@ def total(tree):
 
 
 @pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=pytest.mark.slow), 4])
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", rows(ROWS, ("mLSTM", "cell as an option", "decoder", "keys")))
 def test_a_cell_does_what_it_does_under_nn_rnn(name, checkpoint_every):
     case = CELLS[name]
     layer = build(name, checkpoint_every=checkpoint_every)
@@ -67,7 +68,9 @@ def test_a_cell_does_what_it_does_under_nn_rnn(name, checkpoint_every):
 
 
 @pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "decoder"])
+@pytest.mark.parametrize(
+    "name", rows([name for name in ROWS if name != "decoder"], ("mLSTM", "keys", "tokens"))
+)
 def test_conditions_are_kept_row_by_row(name, reverse):
     """What a row does is what it does alone, in the pieces that its conditions leave."""
     xs, layer = CELLS[name].xs, build(name, reverse=reverse)
@@ -117,7 +120,7 @@ def test_steps_are_the_sequence(name):
     assert_close(jax.tree.map(lambda *y: jnp.stack(y), *outputs), ys, 1e-5)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", rows(ROWS, ("mLSTM", "CTRNN", "tokens")))
 def test_a_poisoned_row_ends_at_its_reset(name):
     case, layer, variables = CELLS[name], build(name), initialised(name)
     if case.carry is not None or not jnp.issubdtype(case.xs.dtype, jnp.floating):

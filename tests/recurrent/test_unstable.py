@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import registry
+from tests.rows import rows
 from zoo.recurrent import jaxprs, scanned, unstable
 
 from .layers import LEAVES, assert_close, some
@@ -46,10 +47,10 @@ def wanted():
     return outcomes()
 
 
-ABSENT = [pytest.param(path, marks=pytest.mark.slow) for path in unstable.INTERFACES]
-
-
-@pytest.mark.parametrize("path", [*ABSENT, "the attributes of a jaxpr"])
+@pytest.mark.parametrize(
+    "path",
+    rows([*unstable.INTERFACES, "the attributes of a jaxpr"], ["jax.extend.core:Primitive"]),
+)
 def test_layers_do_without(path, wanted, monkeypatch):
     find = unstable.find
 
