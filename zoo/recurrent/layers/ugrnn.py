@@ -37,8 +37,8 @@ class ScanUGRNN(GatedLayer):
     The carry is one array (*batch, H). Options: see ``GatedLayer``.
 
     When to choose it:
-      To find out whether a GRU's reset gate is needed: this is the smallest network whose gate can
-      hold the state unchanged, with two thirds of a GRU's parameters. Collins et al. 2017 compare
+      To find out whether a GRU's reset gate is needed: one gate mixes the state with a candidate
+      that sees all of the state, with two thirds of a GRU's parameters. Collins et al. 2017 compare
       both, in how much they can store and how well they can be trained.
 
     Example:
