@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,9 @@ def test_the_commands_of_contributing_are_those_of_the_workflows():
     release = commands(ROOT / ".github/workflows/release.yml")
     assert {"python -m build", "python -m twine check --strict dist/*"} <= {*release}
     assert all(x in text for x in ("python -m build", "python -m twine check --strict dist/*"))
+
+
+def test_no_folder_of_tests_has_the_name_of_a_standard_module():
+    """Pytest imports a folder by its own name, in the place of what has this name already."""
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert folders and not folders & sys.stdlib_module_names
