@@ -1,7 +1,7 @@
 """This project's layers in their NNX form: what it costs beside the Linen form."""
 
 from benchmarks.cases import Case, Data
-from benchmarks.peers import Competitor, compiled
+from benchmarks.peers import Competitor, compiled, ours
 
 
 def competitors(case: Case, data: Data) -> list[Competitor]:
@@ -10,13 +10,7 @@ def competitors(case: Case, data: Data) -> list[Competitor]:
 
     from zoo.recurrent.nnx import from_linen
 
-    config = {
-        "name": f"scan_{case.cell}",
-        "features": case.size.features,
-        "dtype": case.array_dtype,
-        **({"heads": case.heads} if case.heads > 1 else {}),
-    }
-    module = from_linen(config, {"params": compiled.to_device(data.params, case)})
+    module = from_linen(ours.config(case), {"params": compiled.to_device(data.params, case)})
     graphdef, state = nnx.split(module)
     return [
         compiled.competitor(

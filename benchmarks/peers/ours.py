@@ -50,14 +50,7 @@ def _competitor(
     """Our layer under options; ``block`` is how many steps the fused engine takes at once."""
     import registry
 
-    layer = registry.build(
-        f"scan_{case.cell}",
-        features=case.size.features,
-        implementation=implementation,
-        dtype=case.array_dtype,
-        **({"heads": case.heads} if case.heads > 1 else {}),
-        **options,
-    )
+    layer = registry.build(config(case), implementation=implementation, **options)
     variables = {"params": compiled.to_device(data.params or _drawn_by(layer, data), case)}
     suffix = "".join(f" {name}={value}" for name, value in options.items())
     if block is not None:
@@ -78,6 +71,13 @@ def _competitor(
         step=lambda variables, carry, x: layer.apply(variables, carry, x, method="step"),
         carry=layer.initialize_carry(None, data.xs.shape[1:]),
     )
+
+
+def config(case: Case) -> dict[str, Any]:
+    """Our layer for a case, as ``registry.build`` takes it."""
+    heads = {"heads": case.heads} if case.heads > 1 else {}
+    size = {"features": case.size.features, "dtype": case.array_dtype}
+    return {"name": f"scan_{case.cell}", **size, **heads}
 
 
 def drawn(case: Case, data: Data) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from flax.nnx import bridge
 
 import registry
 from tests.recurrent.layers import assert_close, some
+from tests.rows import rows
 
 from .layers import XS, build, gru, lstm, stack
 
 TARGETS = some((*XS.shape[:2], 2), seed=1)
 LAYERS = {"lstm": lstm(dropout_rate=0.1), "stack": stack(gru())}
-SLOW_STACK = ["lstm", pytest.param("stack", marks=pytest.mark.slow)]
+SLOW_STACK = rows(LAYERS, ["lstm"])
 
 
 class Model(nnx.Module):

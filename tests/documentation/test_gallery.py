@@ -119,14 +119,14 @@ def test_speeds_are_the_youngest_files(tmp_path) -> None:
     young, old = (gradient("gru", auto=2.0, scan=1.0, linen=peer) for peer in (6.0, 9.0))
     (tmp_path / "a.json").write_text(measured(young, date="2026-02-01"))
     (tmp_path / "b.json").write_text(measured(old))
-    (own,) = speed.comparisons(tmp_path)["scan_gru"]
+    (own,) = speed.comparisons(speed.runs(tmp_path))["scan_gru"]
     assert (own.peer, own.ratios) == ("nn.RNN GRUCell", {"gradient": pytest.approx(3.0)})
     assert speed.nearest([own]) is own and speed.nearest([]) is None
 
 
 def test_a_layer_that_is_ours_alone_stands_beside_its_own_scan(tmp_path) -> None:
     (tmp_path / "a.json").write_text(measured(gradient("slstm", auto=2.0, scan=5.0)))
-    (own,) = speed.comparisons(tmp_path)["scan_slstm"]
+    (own,) = speed.comparisons(speed.runs(tmp_path))["scan_slstm"]
     assert (own.peer, own.ratios) == (speed.OWN_SCAN, {"gradient": pytest.approx(2.5)})
 
 
@@ -135,7 +135,7 @@ def test_times_are_relative_to_a_gru_of_the_newest_run(tmp_path) -> None:
         run = gradient("gru", auto=2.0, linen=7.0), gradient("slstm", auto=seconds)
         (tmp_path / f"{jax}.json").write_text(measured(*run, jax=jax))
     (tmp_path / "other.json").write_text(measured(gradient("mgu", auto=1.0), jax="0.11.0"))
-    assert speed.times(tmp_path) == {"scan_gru": 1.0, "scan_slstm": 1.5}
+    assert speed.times(speed.runs(tmp_path)) == {"scan_gru": 1.0, "scan_slstm": 1.5}
 
 
 def test_conversions_are_those_of_the_table() -> None:

@@ -9,15 +9,13 @@ from flax import nnx
 
 import registry
 from tests.recurrent.layers import assert_close
+from tests.rows import rows
 from zoo.recurrent import convert
 from zoo.recurrent.nnx import from_linen, from_nnx, to_linen
 
 from .layers import XS, D, H, config, inputs, module, params, paths
 
-NAMES = [
-    pytest.param(name, marks=[] if name in ("scan_lstm", "stack") else pytest.mark.slow)
-    for name in registry.names(family="recurrent")
-]
+NAMES = rows(registry.names(family="recurrent"), ["scan_lstm", "stack"])
 
 
 @pytest.mark.parametrize("name", NAMES)

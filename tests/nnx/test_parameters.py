@@ -168,3 +168,27 @@ def test_repr_says_what_it_is():
     text = repr(module("scan_lstm"))
     assert "Recurrent(" in text and "ScanLSTM(" in text
     assert "deterministic=False" in text and "kernel" in text
+
+
+class TwiceNamed(nn.Module):
+    """A parameter and a running number of the same name."""
+
+    @nn.compact
+    def __call__(self, xs):
+        self.variable("batch_stats", "scale", jnp.ones, ())
+        return xs * self.param("scale", nn.initializers.ones, ())
+
+
+def test_one_path_for_two_variables_is_refused():
+    layers = [{"name": TwiceNamed}, "scan_gru"]
+    with pytest.raises(ValueError, match="one variable at layers_0/scale, got several"):
+        build("stack", D, rngs=nnx.Rngs(0), layers=layers, features=H)
+
+
+def test_numpys_bools_turn_dropout_off_too():
+    built = module(dropout_rate=0.5)
+    quiet = built(None, XS, deterministic=np.True_)[1]
+    np.testing.assert_array_equal(quiet, built(None, XS, deterministic=True)[1])
+    assert built.rngs.dropout.count[...] == 0
+    with pytest.raises(TypeError, match="deterministic: expected a bool"):
+        built(None, XS, deterministic="no")

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from tests.recurrent.layers import assert_close, some
+from tests.rows import rows
 from zoo.recurrent.nnx import build
 
 from .layers import XS, D, H, module, params
@@ -19,7 +20,7 @@ MODULES = {
     "gru": functools.partial(module, "scan_gru"),
     "stack": functools.partial(module, "stack", layer="scan_gru", num_layers=2),
 }
-OVER = pytest.mark.parametrize("name", ["gru", pytest.param("stack", marks=pytest.mark.slow)])
+OVER = pytest.mark.parametrize("name", rows(MODULES, ["gru"]))
 RESETS = jnp.zeros(XS.shape[:2], bool).at[3].set(True)
 
 

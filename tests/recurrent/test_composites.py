@@ -296,9 +296,7 @@ EMPTY = [(T, 0, D), (0, B, D)]
 EMPTIER = [(0, 0, D), (T, 2, 0, D), (T, 0, 2, D)]
 
 
-@pytest.mark.parametrize(
-    "shape", [*EMPTY, *(pytest.param(shape, marks=pytest.mark.slow) for shape in EMPTIER)]
-)
+@pytest.mark.parametrize("shape", rows([*EMPTY, *EMPTIER], EMPTY))
 @pytest.mark.parametrize("name", CONFIGS)
 def test_nothing_at_all_goes_through_composites(name, shape):
     layer = registry.build(CONFIGS[name])
@@ -330,7 +328,7 @@ def lifted(lift, layer, **options):
     return lift(type(layer), **options)(**fields)
 
 
-@pytest.mark.parametrize("method", ["__call__", pytest.param("history", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", rows(["__call__", "history"], ["__call__"]))
 @pytest.mark.parametrize("name", rows(CONFIGS, ["list", "bidirectional"]))
 def test_lifted_composites_take_conditions_by_position(name, method):
     layer = registry.build(CONFIGS[name])

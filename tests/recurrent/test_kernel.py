@@ -116,9 +116,7 @@ def tolerance(options):
 
 
 @KNOWN
-@pytest.mark.parametrize(
-    "case", [*NARROW, *(pytest.param(c, marks=pytest.mark.slow) for c in WIDE)]
-)
+@pytest.mark.parametrize("case", rows([*NARROW, *WIDE], NARROW))
 def test_interpreted_with_all_conditions(machine, case):
     machine(interpret=interpreter())
     name, options = SIZES[case]

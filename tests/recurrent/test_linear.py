@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import registry
+from tests.rows import rows
 from zoo.recurrent.cell import Kernel, LinearCell
 from zoo.recurrent.engine import linear
 from zoo.recurrent.engine import reference as plain
@@ -184,7 +185,7 @@ def gradients(layer, variables, xs, **conditions):
 @pytest.mark.parametrize("options", [{"truncate_every": 3}, {"checkpoint_every": 2}], ids=str)
 @pytest.mark.parametrize(
     "name",
-    [name if name == "lru" else pytest.param(name, marks=pytest.mark.slow) for name in LINEAR],
+    rows(LINEAR, ["lru"]),
 )
 def test_options_mean_the_same_in_all_implementations(name, options):
     expected, *others = (

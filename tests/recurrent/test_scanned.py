@@ -41,7 +41,7 @@ def total(tree):
     return sum((jnp.sum(jnp.sin(x)) for x in floats), jnp.zeros(()))
 
 
-@pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("checkpoint_every", rows([None, 4], [4]))
 @pytest.mark.parametrize("name", rows(ROWS, ("mLSTM", "cell as an option", "decoder", "keys")))
 def test_a_cell_does_what_it_does_under_nn_rnn(name, checkpoint_every):
     case = CELLS[name]
@@ -67,7 +67,7 @@ def test_a_cell_does_what_it_does_under_nn_rnn(name, checkpoint_every):
     assert jax.tree.map(jnp.shape, shapes["params"]["cell"]) == jax.tree.map(jnp.shape, params)
 
 
-@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("reverse", rows([False, True], [True]))
 @pytest.mark.parametrize(
     "name", rows([name for name in ROWS if name != "decoder"], ("mLSTM", "keys", "tokens"))
 )
@@ -146,7 +146,7 @@ def test_a_poisoned_row_ends_at_its_reset(name):
 
 
 @pytest.mark.parametrize("shape", [(5, 0), (0, 3), (0, 0)], ids=str)
-@pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("checkpoint_every", rows([None, 2], [2]))
 @pytest.mark.parametrize("name", EMPTY)
 def test_nothing_in_and_nothing_out(name, checkpoint_every, shape):
     case, layer = CELLS[name], build(name, checkpoint_every=checkpoint_every)

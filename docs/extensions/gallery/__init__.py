@@ -17,7 +17,8 @@ def _write(app: Any) -> None:
     from docs.extensions.gallery import layers, overview, page, pictures, remembered, speed
 
     docs = Path(app.srcdir)
-    measured = speed.comparisons(docs / "measurements")
+    runs = speed.runs(docs / "measurements")
+    measured = speed.comparisons(runs)
     norms = remembered.gradients(docs.parent, Path(app.doctreedir))
     pages = {f"{name}.md": page.write(name, docs, measured, norms) for name in layers.names()}
     images = {
@@ -25,6 +26,6 @@ def _write(app: Any) -> None:
         for name in norms
         for theme in pictures.COLOURS
     }
-    index = overview.write(measured, speed.times(docs / "measurements"), norms)
+    index = overview.write(measured, speed.times(runs), norms)
     write_changed(docs / FOLDER, {**pages, "index.md": index})
     write_changed(docs / FOLDER / "images", images)

@@ -36,10 +36,14 @@ class Comparison:
     sizes: int
 
 
-def comparisons(folder: Path) -> dict[str, list[Comparison]]:
-    """All comparisons by registered name, from every file of measurements in a folder."""
+def runs(folder: Path) -> list[dict[str, Any]]:
+    """What is in the files of measurements in a folder."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.json")]
+
+
+def comparisons(files: list[dict[str, Any]]) -> dict[str, list[Comparison]]:
+    """All comparisons by registered name, from files of measurements."""
     found: dict[str, dict[tuple[str, ...], Comparison]] = defaultdict(dict)
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.json")]
     # Of two files with the same comparison, the younger one counts.
     for measured in sorted(files, key=lambda measured: measured["machine"]["date"]):
         groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
@@ -72,15 +76,14 @@ def comparisons(folder: Path) -> dict[str, list[Comparison]]:
     return {name: sorted(known.values(), key=_order) for name, known in found.items()}
 
 
-def times(folder: Path) -> dict[str, float]:
+def times(files: list[dict[str, Any]]) -> dict[str, float]:
     """How long the gradient of every layer takes, relative to that of ``scan_gru``.
 
     By registered name, from the run on a CPU that measured the most layers beside ``scan_gru``, and
     of those with as many, the one with the newest JAX.
     """
     best: tuple[int, tuple[int, ...], dict[str, float]] = (0, (), {})
-    for path in folder.glob("**/*.json"):
-        measured = json.loads(path.read_text(encoding="utf-8"))
+    for measured in files:
         if measured["machine"]["backend"] == "cpu":
             found = _times(_results(measured))
             jax = _version(measured["machine"]["versions"]["jax"])

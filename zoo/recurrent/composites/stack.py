@@ -284,7 +284,8 @@ class Stack(Composite):
         # Flax's trial trace forgets that devices have different parts of time. It looks for what
         # layers share, and there is nothing.
         trial = self.sequence_axis is None
-        last, (stacked, each) = climb(layer, method, len(starts), trial, stacked, below, xs, given)
+        inputs = stacked, below, xs
+        last, (stacked, each) = climb(layer, method, len(starts), trial, inputs, given)
         outputs = _unstack(each, len(starts)) if self.skip else (last,)
         return _unstack(stacked, len(starts)), outputs
 

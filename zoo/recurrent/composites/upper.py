@@ -83,15 +83,12 @@ class Upper(nn.Module):
         return drop(self.make_rng("dropout"), self.dropout_rate, xs)
 
 
+Inputs = tuple[Carry | None, jax.Array, jax.Array]
+"""Carries, outputs of the layer below, and inputs of the stack."""
+
+
 def climb(
-    layer: Upper,
-    method: str,
-    count: int,
-    trial: bool,
-    carries: Carry | None,
-    below: jax.Array,
-    xs: jax.Array,
-    given: Conditions,
+    layer: Upper, method: str, count: int, trial: bool, inputs: Inputs, given: Conditions
 ) -> tuple[jax.Array, tuple[Carry, jax.Array | None]]:
     """Calls a method of equal layers, from the lowest up, lifted over depth.
 
@@ -100,35 +97,29 @@ def climb(
       method: see ``Upper.run``.
       count: how many layers.
       trial: whether Flax may look for what layers share, by tracing one.
-      carries: of all layers, with a first axis for depth; or None.
-      below: outputs of the layer below.
-      xs: inputs of the stack.
+      inputs: see ``Inputs``; carries of all layers have a first axis for depth.
       given: the conditions of the call.
 
     Returns:
       The outputs of the last layer; all carries, and with ``skip`` all outputs.
     """
-    arrays = carries, below, xs, given._replace(deterministic=None)
     if trial and _is_pure(layer):
         # Without a compiler around it, the loop by itself would be compiled at every call, since
         # JAX knows loops by their traced bodies: 0.3 s in place of 3 ms for two small layers.
         alone = layer.clone(parent=None, name=None)
-        # What is wrong is said below, with the path of the layer, which is not known in there.
+        arrays = inputs, given._replace(deterministic=None)
+        # What is wrong is said below, with the path of the layer, which is not known in there. A
+        # layer that cannot be hashed is run below, too.
         with contextlib.suppress(TypeError, ValueError, LookupError, flax.errors.FlaxError):
             return _compiled(alone, method, count, given.deterministic, layer.variables, *arrays)
-    return _lifted(layer, method, count, trial, carries, below, xs, given)
+    return _lifted(layer, method, count, trial, inputs, given)
 
 
 def _lifted(
-    layer: Upper,
-    method: str,
-    count: int,
-    trial: bool,
-    carries: Carry | None,
-    below: jax.Array,
-    xs: jax.Array,
-    given: Conditions,
+    layer: Upper, method: str, count: int, trial: bool, inputs: Inputs, given: Conditions
 ) -> tuple[jax.Array, tuple[Carry, jax.Array | None]]:
+    carries, below, xs = inputs
+
     def visit(layer: Upper, ys: jax.Array, carry: Carry) -> tuple[jax.Array, Any]:
         carry, ys = layer.run(method, carry, ys, xs, given)
         return ys, (carry, ys if layer.skip else None)
@@ -144,29 +135,18 @@ def _compiled(
     count: int,
     deterministic: bool,
     variables: Any,
-    carries: Carry | None,
-    below: jax.Array,
-    xs: jax.Array,
+    inputs: Inputs,
     given: Conditions,
 ) -> tuple[jax.Array, tuple[Carry, jax.Array | None]]:
     given = given._replace(deterministic=deterministic)
-
-    def run(layer: Upper) -> Any:
-        return _lifted(layer, method, count, True, carries, below, xs, given)
-
-    return nn.apply(run, layer)(variables)
+    run = nn.apply(lambda layer: _lifted(layer, method, count, True, inputs, given), layer)
+    return run(variables)
 
 
 def _is_pure(layer: Upper) -> bool:
     """Whether a call is a function of its arguments and the layer's variables, and no more."""
     scope = layer.scope
-    if scope is None or only_declares() or scope.rngs or scope.mutable is not False:
-        return False
-    try:
-        hash(layer.layer)
-    except TypeError:
-        return False
-    return True
+    return not (scope is None or only_declares() or scope.rngs or scope.mutable is not False)
 
 
 def side_by_side(*rows: jax.Array) -> jax.Array:

@@ -8,7 +8,6 @@ from flax import nnx
 
 import registry
 from zoo.recurrent import convert
-from zoo.recurrent.call import flax_checks
 from zoo.recurrent.nnx import state
 from zoo.recurrent.nnx.module import Recurrent
 
@@ -79,7 +78,6 @@ def from_linen(
       (7, 2, 4)
     """
     layer, config = _built(config, {})
-    flax_checks.variables(variables)
     return Recurrent(layer, rngs=rngs, variables=variables, config=config)
 
 

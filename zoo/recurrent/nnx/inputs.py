@@ -61,13 +61,13 @@ def fitting(layer: nn.Module, variables: Mapping[str, Any]) -> jax.Array:
     """
     sizes = [size for x in jax.tree.leaves(variables) for size in jnp.shape(x)]
     keys = {name: jax.random.key(0) for name in ("params", "carry")}
-    first = None
+    errors = []
     for size in dict.fromkeys([*filter(None, sizes), 1]):
         xs = sample(layer, size)
         try:
             jax.eval_shape(lambda v, xs: layer.apply(v, None, xs, rngs=keys), variables, xs)
         except (TypeError, ValueError, LookupError, FlaxError) as error:
-            first = first or error
+            errors.append(error)
         else:
             return xs
-    raise first if first else AssertionError("no size was tried")
+    raise errors[0]

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
+from zoo.recurrent.call import flax_checks
+from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.contract import Carry
 from zoo.recurrent.nnx import inputs, state, streams
 
@@ -32,7 +34,7 @@ class Definition:
     @functools.cached_property
     def collections(self) -> tuple[str, ...]:
         """The collections of variables that a call may change."""
-        return tuple(dict.fromkeys(name for name, _ in self.paths if name != "params"))
+        return tuple(dict.fromkeys(name for name, *_ in self.paths if name != "params"))
 
     def __repr__(self) -> str:
         """The Linen layer's."""
@@ -96,20 +98,22 @@ class Recurrent(nnx.Module):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         inputs.require_linen(layer)
+        source = streams.of(rngs) if variables is None or rngs is not None else None
         if variables is None:
             xs = inputs.sample(layer, in_features)
-            variables = layer.init(streams.for_parameters(rngs), None, xs)
-        elif in_features is None:
-            xs = inputs.fitting(layer, nn.unbox(variables))
+            drawn = {"params": rngs} if isinstance(rngs, jax.Array) else None
+            variables = layer.init(drawn or streams.keys(("params",), source), None, xs)
         else:
-            xs = inputs.sample(layer, in_features)
-        rngs = None if rngs is None else streams.of(rngs)
-        names = streams.read_by(layer, nn.unbox(variables), xs, rngs or ())
+            flax_checks.variables(variables)
+            plain = nn.unbox(variables)
+            found = in_features is None
+            xs = inputs.fitting(layer, plain) if found else inputs.sample(layer, in_features)
+        names = streams.read_by(layer, nn.unbox(variables), xs, source or ())
         self.definition = Definition(layer, state.paths(variables), names, config)
         self.deterministic = False
         if names:
-            have = rngs is not None and all(streams.has(rngs, name) for name in names)
-            self.rngs = nnx.data(nnx.Rngs(streams.keys(names, rngs)) if have else None)
+            have = source is not None and all(streams.has(source, name) for name in names)
+            self.rngs = nnx.data(nnx.Rngs(streams.keys(names, source)) if have else None)
         state.attach(self, variables)
 
     def __call__(
@@ -143,8 +147,8 @@ class Recurrent(nnx.Module):
           ValueError: a shape does not fit, or a random stream is missing.
           TypeError: a dtype or a structure does not fit.
         """
-        given = seq_lengths, mask, resets, deterministic, intervals
-        return self._sequence("__call__", carry, xs, *given, rngs=rngs)
+        given = Conditions(seq_lengths, mask, resets, deterministic, intervals)
+        return self._sequence("__call__", carry, xs, given, rngs)
 
     def carries(
         self,
@@ -163,8 +167,8 @@ class Recurrent(nnx.Module):
         Returns:
           A tree like a carry, its leaves with a time axis of length T+1, the initial one included.
         """
-        given = seq_lengths, mask, resets, deterministic, intervals
-        return self._sequence("carries", carry, xs, *given, rngs=rngs)
+        given = Conditions(seq_lengths, mask, resets, deterministic, intervals)
+        return self._sequence("carries", carry, xs, given, rngs)
 
     def history(
         self,
@@ -179,8 +183,8 @@ class Recurrent(nnx.Module):
         rngs: nnx.Rngs | jax.Array | None = None,
     ) -> tuple[Carry, jax.Array]:
         """Returns what ``carries`` returns, and ys; arguments are those of a call."""
-        given = seq_lengths, mask, resets, deterministic, intervals
-        return self._sequence("history", carry, xs, *given, rngs=rngs)
+        given = Conditions(seq_lengths, mask, resets, deterministic, intervals)
+        return self._sequence("history", carry, xs, given, rngs)
 
     def step(
         self,
@@ -263,20 +267,15 @@ class Recurrent(nnx.Module):
         method: str,
         carry: Carry | None,
         xs: jax.Array,
-        seq_lengths: Any,
-        mask: Any,
-        resets: Any,
-        deterministic: bool | None,
-        intervals: Any,
-        *,
+        given: Conditions,
         rngs: nnx.Rngs | jax.Array | None,
     ) -> Any:
-        if deterministic is None:
-            deterministic = self.deterministic
-        starts = carry is None or resets is not None
-        names = self._streams(deterministic=deterministic is True, starts=starts)
-        given = seq_lengths, mask, resets, deterministic, intervals
-        return self._apply(method, (carry, xs, *given), names, rngs)
+        own = self.deterministic if given.deterministic is None else given.deterministic
+        quiet = flax_checks.deterministic(own)
+        starts = carry is None or given.resets is not None
+        names = self._streams(deterministic=quiet, starts=starts)
+        args = carry, xs, *given._replace(deterministic=quiet)
+        return self._apply(method, args, names, rngs)
 
     def _streams(self, *, deterministic: bool, starts: bool) -> list[str]:
         """The streams that a call reads: drawing from others would change them for nothing."""

@@ -1,20 +1,20 @@
 """The variables of a Linen layer as attributes of an NNX module, at the same paths, and back."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax import nnx
+from flax import nnx, traverse_util
 from flax.core import meta
 
-Path = tuple[str, tuple[str, ...]]
+Path = tuple[str, ...]
 """A collection of Linen, and the path of a variable in it."""
 
 
 def paths(variables: Mapping[str, Any]) -> tuple[Path, ...]:
     """Returns where the variables of a Linen layer lie."""
-    return tuple(path for path, _ in _leaves(variables))
+    return tuple(traverse_util.flatten_dict(variables))
 
 
 def attach(module: nnx.Module, variables: Mapping[str, Any]) -> None:
@@ -23,18 +23,15 @@ def attach(module: nnx.Module, variables: Mapping[str, Any]) -> None:
     Raises:
       ValueError: two variables have the same path, or a name that the module needs for itself.
     """
-    tree: dict[str, Any] = {}
-    for (collection, path), value in _leaves(variables):
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        if not isinstance(node, dict) or path[-1] in node:
+    flat: dict[Path, nnx.Variable[Any]] = {}
+    for (collection, *path), value in traverse_util.flatten_dict(variables).items():
+        if tuple(path) in flat:
             raise ValueError(
                 f"variables: expected one variable at {'/'.join(path)}, got several, one of them "
                 f"in the collection {collection!r}. NNX keeps all kinds of variables in one tree."
             )
-        node[path[-1]] = _variable(collection, value)
-    for name, node in tree.items():
+        flat[tuple(path)] = _variable(collection, value)
+    for name, node in traverse_util.unflatten_dict(flat).items():
         if hasattr(module, name):
             raise ValueError(
                 f"variables: {name!r} is the name of a parameter and of an attribute of "
@@ -45,53 +42,22 @@ def attach(module: nnx.Module, variables: Mapping[str, Any]) -> None:
 
 def collect(module: nnx.Module, where: tuple[Path, ...]) -> dict[str, Any]:
     """Returns the values of a module's variables as Linen wants them, without metadata."""
-    values: dict[str, Any] = {}
-    for collection, path in where:
-        into = values.setdefault(collection, {})
-        for name in path[:-1]:
-            into = into.setdefault(name, {})
-        into[path[-1]] = _value(_at(module, path))
-    return values
+    return traverse_util.unflatten_dict({path: _value(_at(module, path)) for path in where})
 
 
 def boxed(module: nnx.Module, where: tuple[Path, ...]) -> dict[str, Any]:
     """Returns the variables as Linen's ``init`` does: with the boxes that hold metadata."""
-    values = collect(module, where)
-    for collection, path in where:
-        metadata = dict(_at(module, path).get_metadata())
-        kind = metadata.pop("linen_meta_type", None)
-        if kind is None:
-            continue
-        into = values[collection]
-        for name in path[:-1]:
-            into = into[name]
-        metadata["value"] = into[path[-1]]
-        into[path[-1]] = kind.from_nnx_metadata(metadata)
-    return values
+    return traverse_util.unflatten_dict({path: _boxed(_at(module, path)) for path in where})
 
 
 def write(module: nnx.Module, updates: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Writes what a call has changed of variables, such as running averages, to the module."""
-    before = dict(_leaves(given))
-    for (collection, path), value in _leaves(updates):
+    before = traverse_util.flatten_dict(given)
+    for path, value in traverse_util.flatten_dict(updates).items():
         # What was not changed is not written: it may come from outside of a transformation, whose
         # body must not write it.
-        if (collection, path) in before and value is not before[collection, path]:
+        if path in before and value is not before[path]:
             _at(module, path).set_value(value)
-
-
-def _leaves(variables: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
-    for collection, tree in variables.items():
-        for path, value in _flat(tree, ()):
-            yield (collection, path), value
-
-
-def _flat(tree: Any, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if not isinstance(tree, Mapping):
-        yield prefix, tree
-        return
-    for name, inner in tree.items():
-        yield from _flat(inner, (*prefix, name))
 
 
 def _variable(collection: str, value: Any) -> nnx.Variable[Any]:
@@ -116,7 +82,14 @@ def _value(variable: nnx.Variable[Any]) -> Any:
     return raw if plain else variable.get_value()
 
 
-def _at(module: Any, path: tuple[str, ...]) -> nnx.Variable[Any]:
-    for name in path:
+def _boxed(variable: nnx.Variable[Any]) -> Any:
+    metadata = dict(variable.get_metadata())
+    kind = metadata.pop("linen_meta_type", None)
+    value = variable.get_value()
+    return value if kind is None else kind.from_nnx_metadata({**metadata, "value": value})
+
+
+def _at(module: Any, path: Path) -> nnx.Variable[Any]:
+    for name in path[1:]:
         module = getattr(module, name)
     return module

@@ -5,8 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import nnx
+
+from zoo.recurrent.call import flax_checks
 
 # What the layers of this project draw from; other people's cells may have streams of their own.
 _KNOWN = ("dropout", "carry")
@@ -59,18 +60,6 @@ def keys(names: Collection[str], rngs: nnx.Rngs | None) -> dict[str, jax.Array]:
     return drawn
 
 
-def for_parameters(given: nnx.Rngs | jax.Array | None) -> jax.Array:
-    """Returns the key that parameters are drawn from: the one that was given, or a stream's next.
-
-    Raises:
-      TypeError: neither streams nor a key were given.
-    """
-    if isinstance(given, nnx.Rngs):
-        return keys(("params",), given)["params"]
-    of(given)
-    return given  # pyright: ignore[reportReturnType]
-
-
 def of(given: Any) -> nnx.Rngs:
     """Returns random streams as they are, and makes them of a key.
 
@@ -79,14 +68,13 @@ def of(given: Any) -> nnx.Rngs:
     """
     if isinstance(given, nnx.Rngs):
         return given
-    if isinstance(given, jax.Array) and (
-        jnp.issubdtype(given.dtype, jax.dtypes.prng_key) or given.dtype == jnp.uint32
-    ):
-        return nnx.Rngs(given)
-    raise TypeError(
-        f"rngs: expected nnx.Rngs or a key, got {given!r}. Cure: nnx.Rngs(seed), or "
-        "jax.random.key(seed)."
-    )
+    if not isinstance(given, jax.Array):
+        raise TypeError(
+            f"rngs: expected nnx.Rngs or a key, got {given!r}. Cure: nnx.Rngs(seed), or "
+            "jax.random.key(seed)."
+        )
+    flax_checks.keys(given)
+    return nnx.Rngs(given)
 
 
 def has(rngs: nnx.Rngs, name: str) -> bool:
