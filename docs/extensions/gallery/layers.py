@@ -29,16 +29,19 @@ def layer_class(name: str) -> type:
 
 def is_leaf(name: str) -> bool:
     """Whether the layer is not made of other layers."""
-    return inspect.isclass(registry.spec(name).factory)
+    return "composite" not in registry.spec(name).tags
+
+
+def is_parallel(name: str) -> bool:
+    """Whether the layer has an implementation that runs over time in parallel."""
+    return "parallel" in registry.spec(name).tags
+
+
+def is_conv(name: str) -> bool:
+    """Whether the layer reads images or volumes."""
+    return "convolutional" in registry.spec(name).tags
 
 
 def build(name: str, features: int, **options: Any) -> Any:
     """Builds a layer; one that is made of others is made of GRUs."""
     return registry.build(name, **INSIDE.get(name, {}), features=features, **options)
-
-
-def is_parallel(name: str) -> bool:
-    """Whether the layer has an implementation that runs over time in parallel."""
-    from zoo.recurrent.layers.linear import LinearLayer
-
-    return issubclass(layer_class(name), LinearLayer)

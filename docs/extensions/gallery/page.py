@@ -82,7 +82,7 @@ def _parameters(name: str) -> str:
     rows = [(f"`{path}`", f"`{shapes.text(shape)}`") for path, shape in found]
     number = f"{shapes.count(name, _SEEN, _SEEN):,}"
     of_gru = "" if layers.is_leaf(name) else ", made of `scan_gru`"
-    windows = " and windows of 3 × 3" if shapes.is_conv(name) else ""
+    windows = " and windows of 3 × 3" if layers.is_conv(name) else ""
     narrow = " Where D = H there are fewer." if shapes.narrower(name) else ""
     return (
         f"With D input features and H hidden features{windows}{of_gru}:\n\n"
@@ -95,7 +95,7 @@ def _parameters(name: str) -> str:
 def _carry(name: str) -> str:
     spec = registry.spec(name)
     total = shapes.total([shape for _, shape in shapes.carry(name)])
-    where = " at every position" if shapes.is_conv(name) else ""
+    where = " at every position" if layers.is_conv(name) else ""
     return (
         f"- A call takes `{spec.inputs}`.\n- It returns `{spec.outputs}`.\n\n"
         f"A sequence's carry holds ${total}$ numbers{where}."

@@ -59,11 +59,6 @@ def carry(name: str) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
-def is_conv(name: str) -> bool:
-    """Whether the layer reads images or volumes."""
-    return layers.build(name, _H).feature_axes > 1
-
-
 def narrower(name: str) -> bool:
     """Whether there are fewer parameters where D is H than the sum for any D says."""
     as_wide = sum(prod(shape) for _, shape in _parameters(name, _H, _H))
