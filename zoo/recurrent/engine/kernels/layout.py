@@ -15,6 +15,14 @@ RESET, HELD = 1, 2
 # Streaming multiprocessors of an H100 or H200 (SXM).
 _MULTIPROCESSORS = 132
 _ROWS = (8, 16, 32)
+# Blocks of features of one head: of 16-bit numbers, and of others.
+_BLOCKS, _WIDE_BLOCKS = 4, 2
+
+
+def sizes(dtype: Any) -> tuple[int, ...]:
+    """Features per head for which there is room: the recurrent kernel is kept in the card."""
+    blocks = _BLOCKS if jnp.dtype(dtype).itemsize == 2 else _WIDE_BLOCKS
+    return tuple(BLOCK * (i + 1) for i in range(blocks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +32,9 @@ class Shape:
     Attributes:
       cell: the gates, see ``gates``.
       heads: number of blocks of the recurrent kernel.
-      size: features per head, 64 or 128.
+      size: features per head, see ``sizes``.
       conditions: whether there are resets or masks.
+      dtype: of products' operands.
       interpret: how to interpret kernels where there is no GPU, or False.
     """
 
@@ -33,12 +42,29 @@ class Shape:
     heads: int
     size: int
     conditions: bool
+    dtype: Any
     interpret: Any = False
 
     @property
-    def groups(self) -> int:
+    def blocks(self) -> int:
         """Blocks of features per head; a warpgroup each."""
         return self.size // BLOCK
+
+    @property
+    def cluster(self) -> int:
+        """Thread blocks that share a head: as many as it takes for its recurrent kernel.
+
+        One keeps 64 KiB of it in the registers of each of two warpgroups, where operands have 16
+        bits. Otherwise every block of features has a thread block, and these write into each
+        other's shared memory.
+        """
+        narrow = jnp.dtype(self.dtype).itemsize == 2
+        return 1 if narrow and self.blocks <= 2 else self.blocks
+
+    @property
+    def groups(self) -> int:
+        """Warpgroups per thread block."""
+        return self.blocks // self.cluster
 
     def rows(self, batch: int) -> int:
         """Batch elements per program: the fewest with which all programs run at once.
@@ -48,9 +74,9 @@ class Shape:
         a step's time each, and wider steps take less than twice that of narrow ones.
         """
         # With 128 features, 32 rows beside the recurrent kernel do not fit in shared memory.
-        choices = _ROWS[: 4 - self.groups]
+        choices = _ROWS if self.blocks == 1 else _ROWS[:2]
         for rows in choices:
-            if -(-batch // rows) * self.heads <= _MULTIPROCESSORS:
+            if -(-batch // rows) * self.heads * self.cluster <= _MULTIPROCESSORS:
                 return rows
         return choices[-1]
 

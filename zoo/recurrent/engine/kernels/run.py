@@ -43,7 +43,7 @@ class Plan:
         """What the kernels have to know."""
         cell = self.fused.step.cell
         size, interpret = cell.features // cell.heads, target.target().interpret
-        return Shape(CELLS[self.name], cell.heads, size, conditions, interpret)
+        return Shape(CELLS[self.name], cell.heads, size, conditions, self.dtype, interpret)
 
     @property
     def name(self) -> str:

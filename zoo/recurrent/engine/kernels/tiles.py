@@ -29,7 +29,7 @@ SLOTS = 4
 """Steps read ahead, at most."""
 
 
-def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, dtype: Any, tiles: int) -> Any:
+def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, tiles: int) -> Any:
     """The kernel of a body, for so many tiles of rows."""
     return plgpu.kernel(
         body,
@@ -37,13 +37,15 @@ def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, dtype: Any,
         scratch_types=scratch,
         grid=(tiles, shape.heads),
         grid_names=("tile", "head"),
+        cluster=(shape.cluster,),
+        cluster_names=("part",),
         num_threads=shape.groups,
         thread_name="group",
         interpret=shape.interpret,
         kernel_name=name,
         compiler_params=plgpu.CompilerParams(
             # The error of approximate functions is that of bfloat16.
-            approx_math=jnp.dtype(dtype).itemsize == 2,
+            approx_math=jnp.dtype(shape.dtype).itemsize == 2,
             # The compiler would put a barrier around every access of shared memory. None is needed:
             # a thread never reads what threads write there, and between its reads of what a copy
             # brought and the next copy to the same place it commits its writes.
@@ -60,15 +62,17 @@ def buffer(dtype: Any, *shape: int) -> Any:
     return plgpu.SMEM(shape, dtype, transforms=transforms)
 
 
-def operand(shape: Shape, ref: Any) -> Any:
-    """The left operand of a product: a part of the recurrent kernel.
+def operands(shape: Shape, refs: Any) -> list[Any]:
+    """The left operands of a step's products: parts of the recurrent kernel, (blocks, ...).
 
-    From registers, a step does not read it from shared memory: forward and backward took 0.5 to
-    1.0 of the time. Registers hold 16-bit operands, and the interpreter knows none.
+    From registers, a step does not read them from shared memory: forward and backward took 0.5 to
+    1.0 of the time. Registers have room for two; they hold 16-bit operands, and the interpreter
+    knows none.
     """
-    if shape.interpret or jnp.dtype(ref.dtype).itemsize != 2:
-        return ref
-    return plgpu.load(ref, layout=plgpu.Layout.WGMMA)
+    parts = [refs.at[i] for i in range(shape.blocks)]
+    if shape.interpret or jnp.dtype(shape.dtype).itemsize != 2:
+        return parts
+    return [plgpu.load(x, layout=plgpu.Layout.WGMMA) for x in parts[:2]] + parts[2:]
 
 
 def ahead(dtype: Any, steps: int, resident: int, per_step: int) -> int:
