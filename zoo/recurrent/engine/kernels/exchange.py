@@ -10,12 +10,11 @@ parts of step t + 1 of all others, which they made after their products had read
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
 from zoo.recurrent.engine.kernels import tiles
-from zoo.recurrent.engine.kernels.layout import BLOCK, Shape
+from zoo.recurrent.engine.kernels.layout import Shape
 from zoo.recurrent.engine.kernels.tiles import plgpu
 
 
@@ -59,7 +58,10 @@ class Exchange:
         self._parts, *self._here = refs
         self.own = lax.axis_index("group" if shape.cluster == 1 else "part")
         self.block = lax.axis_index("head") * shape.blocks + self.own
-        self.order = [self.own, *(lax.rem(self.own + i, shape.blocks) for i in range(1, shape.blocks))]
+        self.order = [
+            self.own,
+            *(lax.rem(self.own + i, shape.blocks) for i in range(1, shape.blocks)),
+        ]
 
     def part(self, now: Any, block: Any) -> Any:
         """What a block told of a step, (rows, width)."""

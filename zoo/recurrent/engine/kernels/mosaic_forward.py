@@ -1,7 +1,5 @@
 """All steps of a gated recurrence inside one kernel, for Hopper."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
