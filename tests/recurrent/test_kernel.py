@@ -1,6 +1,7 @@
 """``implementation="kernel"``: interpreted, as a scan, lowered for a GPU; against the fused one."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -233,28 +234,49 @@ def test_derivatives_of_other_kinds(machine, case):
 
 
 @KNOWN
+@pytest.mark.parametrize("times", rows([1, 2], [1]))
 @pytest.mark.parametrize("own_kernels", [False, True])
 @pytest.mark.parametrize("own_resets", rows([None, False, True], [None, True]))
-def test_vmap(machine, own_kernels, own_resets):
+def test_vmap(machine, own_kernels, own_resets, times):
     """What is mapped over becomes rows, or heads where each has a kernel of its own."""
     machine()
+    assert_close(*mapped_gradients(own_kernels, own_resets, times), 1e-5)
+
+
+@KNOWN
+@pytest.mark.slow
+def test_interpreted_vmap(machine):
+    machine(interpret=interpreter())
+    assert_close(*mapped_gradients(True, True, 1), 1e-5)
+
+
+def mapped_gradients(own_kernels, own_resets, times):
+    """By the kernel and by the fused engine, mapped so many times over two runs."""
     kernel, fused, variables = layers("scan_gru", features=128, heads=2)
     xs = some((2, 3, 2, INPUTS))
     resets = np.array([[[False] * 2, [True] * 2, [False, True]], [[False] * 2] * 3])
     if own_kernels:
         variables = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), variables)
+    resets = {None: None, False: resets[0], True: resets}[own_resets]
+    axes = 0 if own_kernels else None, 0, 0 if own_resets else None
 
-    def gradients(layer):
-        def loss(variables, xs, resets):
-            carry, ys = layer.apply(variables, None, xs, resets=resets)
-            return jnp.sum(jnp.sin(ys)) + jnp.sum(carry * carry)
+    def loss(layer, variables, xs, resets):
+        carry, ys = layer.apply(variables, None, xs, resets=resets)
+        return jnp.sum(jnp.sin(ys)) + jnp.sum(carry * carry)
 
-        gradient = jax.value_and_grad(loss, (0, 1))
-        axes = 0 if own_kernels else None, 0, 0 if own_resets else None
-        given = {None: None, False: resets[0], True: resets}[own_resets]
-        return jax.jit(jax.vmap(gradient, axes))(variables, xs, given)
+    def twice(x, axis):
+        return x if axis is None else jax.tree.map(lambda x: jnp.stack([x, x[::-1]]), x)
 
-    assert_close(gradients(kernel), gradients(fused), 1e-5)
+    given = variables, xs, resets
+    if times == 2:
+        given = tuple(map(twice, given, axes))
+    found = []
+    for layer in (kernel, fused):
+        run = jax.value_and_grad(functools.partial(loss, layer), (0, 1))
+        for _ in range(times):
+            run = jax.vmap(run, axes)
+        found.append(jax.jit(run)(*given))
+    return found
 
 
 @KNOWN
@@ -263,8 +285,9 @@ def test_an_ensemble_is_one_kernel(machine):
     machine()
     layer, _, variables = layers("scan_gru", features=64)
     many = jax.tree.map(lambda x: jnp.stack([x] * 5), variables)
-    run = jax.vmap(lambda v, xs: layer.apply(v, None, xs)[1], (0, None))
-    lowered = jax.jit(run).trace(many, some((3, 2, INPUTS))).lower(lowering_platforms=("cuda",))
+    xs, resets = some((3, 2, INPUTS)), np.zeros((5, 3, 2), bool)
+    run = jax.vmap(lambda v, resets: layer.apply(v, None, xs, resets=resets)[1])
+    lowered = jax.jit(run).trace(many, resets).lower(lowering_platforms=("cuda",))
     text = lowered.as_text()
     assert "gates_forward" in text and "stablehlo.while" not in text
 

@@ -21,7 +21,7 @@ def mappable(
 
     Args:
       run: takes a shape and arrays whose last axis is that of features: inputs, the recurrent
-        kernel (sums, heads, d, d), codes (T, B), and others.
+        kernel (sums, heads, d, d), codes (T, C, B) of C times as many heads, and others.
       shape: see ``Shape``.
       axes: where every argument has its rows, None for the recurrent kernel.
       results: the same of every result.
@@ -34,19 +34,14 @@ def mappable(
             return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
 
         _, kernel_is_mapped, code_is_mapped, *_ = is_mapped
-        if kernel_is_mapped and code_is_mapped:
-            # A program reads one code for all heads: these runs are made one after the other.
-            each = jax.tree.map(spread, arguments, tuple(is_mapped))
-            out = jax.lax.map(lambda own: call(*own), each)
-        elif kernel_is_mapped:
+        if kernel_is_mapped:
             inputs, kernel, code, *others = arguments
             whole = jax.tree.map(spread, (inputs, *others), (is_mapped[0], *is_mapped[3:]))
             inputs, *others = jax.tree.map(_as_features, whole)
             wide = dataclasses.replace(shape, heads=size * shape.heads)
-            kernel = jnp.moveaxis(kernel, 0, 1).reshape(
-                len(kernel[0]), wide.heads, *kernel.shape[3:]
-            )
-            out = mappable(run, wide, axes, results)(inputs, kernel, code, *others)
+            if code_is_mapped or code.shape[1] > 1:
+                code = _joined(1, spread(code, code_is_mapped))
+            out = mappable(run, wide, axes, results)(inputs, _joined(1, kernel), code, *others)
             out = jax.tree.map(functools.partial(_of_features, size), out)
         else:
             whole = jax.tree.map(spread, arguments, (is_mapped[0], True, *is_mapped[2:]))
@@ -66,14 +61,7 @@ def _of_features(size: int, x: jax.Array) -> jax.Array:
 
 
 def _as_rows(axis: int | None, tree: Any) -> Any:
-    if axis is None:
-        return tree
-
-    def join(x: jax.Array) -> jax.Array:
-        before, after = x.shape[1 : axis + 1], x.shape[axis + 2 :]
-        return jnp.moveaxis(x, 0, axis).reshape(*before, -1, *after)
-
-    return jax.tree.map(join, tree)
+    return tree if axis is None else jax.tree.map(functools.partial(_joined, axis), tree)
 
 
 def _of_rows(size: int, axis: int, tree: Any) -> Any:
@@ -82,3 +70,9 @@ def _of_rows(size: int, axis: int, tree: Any) -> Any:
         return jnp.moveaxis(x.reshape(*before, size, -1, *after), axis, 0)
 
     return jax.tree.map(cut, tree)
+
+
+def _joined(axis: int, x: jax.Array) -> jax.Array:
+    """One axis of what is mapped over and one of what is mapped."""
+    before, after = x.shape[1 : axis + 1], x.shape[axis + 2 :]
+    return jnp.moveaxis(x, 0, axis).reshape(*before, -1, *after)

@@ -84,7 +84,7 @@ def backward(
             if shape.conditions:
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
                 reset, held = codes == RESET, codes == HELD
-                code_next = tiles.load_code(code, jnp.maximum(t - 1, 0), tile)
+                code_next = tiles.load_code(shape, code, jnp.maximum(t - 1, 0), tile)
                 found = tuple(jnp.where(held, 0.0, x) for x in found)
 
             # The copy of the step before the last has read what is written over here.
@@ -120,7 +120,7 @@ def backward(
             return entered, d_replaced, code_next, taken
 
         d = tuple(tiles.load_tile(d_last.at[i, mine, tile]) for i in range(cell.states))
-        code_last = tiles.load_code(code, steps - 1, tile) if shape.conditions else ()
+        code_last = tiles.load_code(shape, code, steps - 1, tile) if shape.conditions else ()
         d_replaced = tuple(plgpu.layout_cast(jnp.zeros_like(x), plgpu.Layout.WGMMA) for x in d)
         d, d_replaced, *_ = lax.fori_loop(0, steps, step, (d, d_replaced, code_last, take(0)))
         for i in range(cell.states):

@@ -28,7 +28,8 @@ def forward(
       shape: see ``layout.Shape``.
       u: input sums (T, B, GATES * H), interleaved, float32 or bfloat16, the dtype of products.
       kernel: recurrent kernel (recurrent, heads, d, d), inputs before outputs, dtype of ``u``.
-      code: int32 (T, B), see ``RESET`` and ``HELD``; not read without ``shape.conditions``.
+      code: int32 (T, C, B), see ``RESET`` and ``HELD``, each of C for as many heads; not read
+        without ``shape.conditions``.
       start: float32 (states, H, B).
       fresh: float32 (states, H, B), the carry of a reset.
       fresh_sums: float32 (recurrent, H, B), recurrent sums of ``fresh``.
@@ -102,7 +103,7 @@ def forward(
             entered, code_next = old, code_now
             reset, held = (), ()
             if shape.conditions:
-                code_next = tiles.load_code(code, jnp.minimum(t + 1, steps - 1), tile)
+                code_next = tiles.load_code(shape, code, jnp.minimum(t + 1, steps - 1), tile)
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
                 reset, held = codes == RESET, codes == HELD
                 entered = tiles.choose(reset, replaced, old)
@@ -131,7 +132,7 @@ def forward(
 
             return new, code_next
 
-        code_first = tiles.load_code(code, 0, tile) if shape.conditions else ()
+        code_first = tiles.load_code(shape, code, 0, tile) if shape.conditions else ()
         state, _ = lax.fori_loop(0, steps, step, (state, code_first))
         for i, x in enumerate(state):
             tiles.store_tile(last.at[i, mine, tile], x)

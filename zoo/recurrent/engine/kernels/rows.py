@@ -41,7 +41,9 @@ def forward(
       h after every step (T, B, H), the last state, and what ``backward`` needs, or None.
     """
     run = functools.partial(_forward, save)
-    return mappable(run, shape, (1, None, 1, 0, 0), (1, 0, 1))(u, kernel, code, start, fresh)
+    return mappable(run, shape, (1, None, 2, 0, 0), (1, 0, 1))(
+        u, kernel, code[:, None], start, fresh
+    )
 
 
 def backward(
@@ -66,8 +68,8 @@ def backward(
       The cotangents of all sums (T, B, GATES * H), interleaved, of the first state and of the
       state of a reset.
     """
-    run = mappable(_backward, shape, (1, None, 1, 1, 0), (1, 0, 0))
-    return run(saved, kernel, code, d_ys, d_last)
+    run = mappable(_backward, shape, (1, None, 2, 1, 0), (1, 0, 0))
+    return run(saved, kernel, code[:, None], d_ys, d_last)
 
 
 def kernel_gradient(

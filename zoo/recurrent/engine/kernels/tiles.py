@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental.pallas import mosaic_gpu
 
 from zoo.recurrent.engine.kernels.layout import BLOCK, Shape
@@ -103,9 +104,10 @@ def load_transposed(ref: Any, count: int) -> tuple[jax.Array, ...]:
     return split(plgpu.layout_cast(x, plgpu.Layout.WGMMA).astype(jnp.float32), count)
 
 
-def load_code(code: Any, t: Any, tile: Any) -> jax.Array:
-    """Reads the codes of a step's rows."""
-    return plgpu.load(code.at[t, tile], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
+def load_code(shape: Shape, code: Any, t: Any, tile: Any) -> jax.Array:
+    """Reads the codes of a step's rows, for the head of this program."""
+    own = lax.div(lax.axis_index("head"), shape.heads // code.shape[1])
+    return plgpu.load(code.at[t, own, tile], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
 
 
 def transposed(x: jax.Array) -> jax.Array:
