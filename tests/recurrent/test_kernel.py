@@ -417,6 +417,29 @@ def test_where_there_is_no_such_gpu_the_fused_engine_runs(name):
     jax.tree.map(np.testing.assert_array_equal, own, variables)
 
 
+@KNOWN
+@pytest.mark.parametrize(
+    "name, implementation, devices, expected",
+    [
+        ("scan_gru", "auto", 1, True),
+        ("scan_lstm", "auto", 1, True),
+        ("scan_lstm", "auto", 2, False),
+        ("scan_gru", "fused", 1, False),
+        ("scan_mgu", "auto", 1, False),
+    ],
+)
+def test_auto_is_the_kernel_where_there_is_one_gpu(
+    machine, monkeypatch, name, implementation, devices, expected
+):
+    machine(devices=devices)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    layer = registry.build(name, features=64, implementation=implementation)
+    xs = some((3, 2, INPUTS))
+    run = jax.jit(lambda xs: layer.init_with_output(jax.random.key(0), None, xs)[0])
+    text = run.trace(xs).lower(lowering_platforms=("cuda",)).as_text()
+    assert ("gates_forward" in text) == expected
+
+
 def test_composites_pass_it_on():
     inner = {"name": "scan_gru", "features": 4, "implementation": "kernel"}
     layer = registry.build("stack", layer={"name": "bidirectional", "layer": inner}, num_layers=2)
@@ -436,4 +459,4 @@ def test_rows_fill_the_card():
 
     assert [rows(batch, 8) for batch in (1, 64, 128, 256, 512, 4096)] == [8, 8, 8, 16, 32, 32]
     assert rows(4096, 8, 128) == 16
-    assert [rows(batch, 1, 256) for batch in (64, 4096)] == [8, 16]
+    assert [rows(batch, 1, 256) for batch in (64, 240, 256, 4096)] == [8, 8, 16, 16]

@@ -12,7 +12,7 @@ from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import memory
 from zoo.recurrent.engine import reference as _reference
-from zoo.recurrent.engine.kernels import obstacle
+from zoo.recurrent.engine.kernels import obstacle, target
 from zoo.recurrent.engine.kernels import run as _kernels
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
@@ -33,8 +33,8 @@ class Engine:
     """How a layer is run over time; hashable.
 
     Attributes:
-      implementation: "scan", "fused", "parallel", "kernel", or "auto" for the one of the first
-        three that was measured to be faster.
+      implementation: "scan", "fused", "parallel", "kernel", or "auto" for the one that was
+        measured to be fastest.
       reverse: whether time runs backwards.
       unroll: steps per iteration of the time loop.
       checkpoint_every: most steps between the carries kept for the backward pass, or None.
@@ -60,13 +60,19 @@ class Engine:
         return Parts(self.sequence_axes, self.reverse)
 
     def chosen(self, cell: Cell) -> str:
-        """The implementation; with "kernel", "fused" runs where ``obstacle`` finds something."""
+        """The implementation; with "kernel", another runs where ``obstacle`` finds something.
+
+        The compiler cannot spread a kernel over devices, and what is traced does not say on how
+        many it will run, so that "auto" is a kernel only where there is one device.
+        """
         if self.implementation != "auto":
             return self.implementation
         platform = jax.default_backend()
         # A loop over steps of a linear recurrence was up to 1,000 times slower on a GPU.
         if isinstance(cell, LinearCell) and platform != "cpu":
             return "parallel"
+        if platform == "gpu" and target.target().devices == 1:
+            return "kernel"
         return "fused" if platform in _FUSED_PLATFORMS else "scan"
 
     def run(

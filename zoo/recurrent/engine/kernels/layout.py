@@ -12,8 +12,9 @@ BLOCK = 64
 RESET, HELD = 1, 2
 """What a row's code says of a step: the carry is replaced before it, or stays as it was."""
 
-# Streaming multiprocessors of an H100 or H200 (SXM).
-_MULTIPROCESSORS = 132
+# Clusters of one to four thread blocks that run at once on an H200, as CUDA reports it: one for
+# each of 132 multiprocessors, but a cluster has to lie in one of the parts the card is made of.
+_AT_ONCE = {1: 132, 2: 66, 3: 39, 4: 30}
 _ROWS = (8, 16, 32)
 # Blocks of features of one head: of 16-bit numbers, and of others.
 _BLOCKS, _WIDE_BLOCKS = 4, 2
@@ -70,13 +71,13 @@ class Shape:
         """Batch elements per program: the fewest with which all programs run at once.
 
         Eight were the fastest in all shapes that were measured, up to 128 programs: they fill the
-        most multiprocessors. Beyond one program for each, rows that wait for others to finish take
-        a step's time each, and wider steps take less than twice that of narrow ones.
+        most multiprocessors. Where more would wait for others to finish, a wider step takes less
+        than twice the time of a narrow one.
         """
         # With 128 features, 32 rows beside the recurrent kernel do not fit in shared memory.
         choices = _ROWS if self.blocks == 1 else _ROWS[:2]
         for rows in choices:
-            if -(-batch // rows) * self.heads * self.cluster <= _MULTIPROCESSORS:
+            if -(-batch // rows) * self.heads <= _AT_ONCE[self.cluster]:
                 return rows
         return choices[-1]
 
@@ -89,6 +90,13 @@ def interleave(x: jax.Array) -> jax.Array:
     *leading, gates, features = x.shape
     cut = x.reshape(*leading, gates, features // BLOCK, BLOCK)
     return jnp.moveaxis(cut, -3, -2).reshape(*leading, gates * features)
+
+
+def last_gates(x: jax.Array, gates: int, count: int) -> jax.Array:
+    """The last of interleaved gates, interleaved."""
+    *leading, width = x.shape
+    cut = x.reshape(*leading, width // (gates * BLOCK), gates, BLOCK)
+    return cut[..., gates - count :, :].reshape(*leading, -1)
 
 
 def separate(x: jax.Array, gates: int) -> jax.Array:

@@ -16,14 +16,15 @@ def mappable(
 ) -> Callable[..., Any]:
     """A run of which ``vmap`` makes one that is wider, so that it is one kernel still.
 
-    What is mapped over are rows where all have one recurrent kernel, and heads where every one has
+    What is mapped over are rows where all have the same parameters, and heads where every one has
     its own, as the members of an ensemble.
 
     Args:
-      run: takes a shape and arrays whose last axis is that of features: inputs, the recurrent
-        kernel (sums, heads, d, d), codes (T, C, B) of C times as many heads, and others.
+      run: takes a shape and arrays whose last axis is that of features: inputs, parameters as a
+        tuple (whose second axis is that of heads or features), codes (T, C, B), each of C for as
+        many heads, and others.
       shape: see ``Shape``.
-      axes: where every argument has its rows, None for the recurrent kernel.
+      axes: where every argument has its rows, None for parameters.
       results: the same of every result.
     """
     call = jax.custom_batching.custom_vmap(functools.partial(run, shape))
@@ -33,18 +34,21 @@ def mappable(
         def spread(x: jax.Array, is_mapped: bool) -> jax.Array:
             return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
 
-        _, kernel_is_mapped, code_is_mapped, *_ = is_mapped
-        if kernel_is_mapped:
-            inputs, kernel, code, *others = arguments
+        _, own_weights, own_code, *_ = is_mapped
+        if any(own_weights):
+            inputs, weights, code, *others = arguments
             whole = jax.tree.map(spread, (inputs, *others), (is_mapped[0], *is_mapped[3:]))
             inputs, *others = jax.tree.map(_as_features, whole)
+            weights = jax.tree.map(spread, weights, tuple(own_weights))
+            weights = jax.tree.map(functools.partial(_joined, 1), weights)
             wide = dataclasses.replace(shape, heads=size * shape.heads)
-            if code_is_mapped or code.shape[1] > 1:
-                code = _joined(1, spread(code, code_is_mapped))
-            out = mappable(run, wide, axes, results)(inputs, _joined(1, kernel), code, *others)
+            if own_code or code.shape[1] > 1:
+                code = _joined(1, spread(code, own_code))
+            out = mappable(run, wide, axes, results)(inputs, weights, code, *others)
             out = jax.tree.map(functools.partial(_of_features, size), out)
         else:
-            whole = jax.tree.map(spread, arguments, (is_mapped[0], True, *is_mapped[2:]))
+            keep = jax.tree.map(lambda _: True, own_weights)
+            whole = jax.tree.map(spread, arguments, (is_mapped[0], keep, *is_mapped[2:]))
             out = call(*map(_as_rows, axes, whole))
             out = tuple(map(functools.partial(_of_rows, size), results, out))
         return out, jax.tree.map(lambda _: True, out)

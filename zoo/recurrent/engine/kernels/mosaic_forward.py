@@ -15,6 +15,7 @@ def forward(
     shape: Shape,
     u: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array,
     code: jax.Array,
     start: jax.Array,
     fresh: jax.Array,
@@ -26,8 +27,9 @@ def forward(
 
     Args:
       shape: see ``layout.Shape``.
-      u: input sums (T, B, GATES * H), interleaved, float32 or bfloat16, the dtype of products.
+      u: what inputs add (T, B, read * H), interleaved, float32 or bfloat16, the dtype of products.
       kernel: recurrent kernel (recurrent, heads, d, d), inputs before outputs, dtype of ``u``.
+      bias: of all sums, float32 (GATES, H).
       code: int32 (T, C, B), see ``RESET`` and ``HELD``, each of C for as many heads; not read
         without ``shape.conditions``.
       start: float32 (states, H, B).
@@ -41,17 +43,17 @@ def forward(
     """
     cell, groups, blocks = shape.cell, shape.groups, shape.blocks
     steps, batch, width = u.shape
-    features = width // GATES
+    features = width // cell.read
     dtype, rows = u.dtype, shape.rows(batch)
     resident = groups * blocks * cell.recurrent * BLOCK * BLOCK + 2 * blocks * rows * BLOCK
     resident += 2 * groups * rows * SAVED * BLOCK if save else 0
-    slots = tiles.ahead(dtype, steps, resident, groups * rows * GATES * BLOCK)
+    slots = tiles.ahead(dtype, steps, resident, groups * rows * cell.read * BLOCK)
 
     # [head, output block, gate and output, input]: what one warpgroup multiplies by lies together.
     weights = kernel.reshape(cell.recurrent, shape.heads, shape.size, blocks, BLOCK)
     weights = weights.transpose(1, 3, 0, 4, 2).reshape(shape.heads, blocks, -1, shape.size)
 
-    def body(u, weights, code, start, fresh, fresh_sums, ys, last, *more, **scratch):
+    def body(u, weights, bias, code, start, fresh, fresh_sums, ys, last, *more, **scratch):
         saved, boards = more[:save], more[save:]
         weights_smem, weights_here = scratch["sides"]
         u_smem, u_here = scratch["ahead"]
@@ -61,7 +63,7 @@ def forward(
         tile = pl.ds(lax.axis_index("tile") * rows, rows)
 
         def read_ahead(t, slot):
-            source = u.at[t, tile, pl.ds(told.block * GATES * BLOCK, GATES * BLOCK)]
+            source = u.at[t, tile, pl.ds(told.block * cell.read * BLOCK, cell.read * BLOCK)]
             here = u_here.at[group * slots + slot]
             plgpu.copy_gmem_to_smem(source, u_smem.at[group, slot], here)
 
@@ -75,6 +77,7 @@ def forward(
             return tuple(tiles.load_tile(ref.at[i, mine, tile]) for i in range(count))
 
         state = read(start, cell.states)
+        biases = [tiles.load_column(bias.at[i, mine], rows) for i in range(GATES)]
         replaced, replaced_sums = (), ()
         if shape.conditions:
             replaced, replaced_sums = read(fresh, cell.states), read(fresh_sums, cell.recurrent)
@@ -93,7 +96,7 @@ def forward(
                     plgpu.wgmma(acc, sides[i], told.part(now, k).T)
                 # These are read while the tensor core works.
                 plgpu.barrier_wait(u_here.at[group * slots + slot])
-                inputs = tiles.load_transposed(u_smem.at[group, slot], GATES)
+                inputs = tiles.load_transposed(u_smem.at[group, slot], cell.read)
                 return acc[...], inputs
 
             sums, inputs = pl.run_scoped(
@@ -108,8 +111,9 @@ def forward(
                 reset, held = codes == RESET, codes == HELD
                 entered = tiles.choose(reset, replaced, old)
                 sums = tiles.choose(reset, replaced_sums, sums)
-            sums = tuple(a + b for a, b in zip(sums, inputs[: cell.recurrent], strict=True))
-            new, kept = cell.forward((*sums, *inputs[cell.recurrent :]), entered)
+            added = tiles.add_last(biases, inputs)
+            sums = tuple(a + b for a, b in zip(sums, added[: cell.recurrent], strict=True))
+            new, kept = cell.forward((*sums, *added[cell.recurrent :]), entered)
             if shape.conditions:
                 new = tiles.choose(held, old, new)
 
@@ -148,7 +152,7 @@ def forward(
             plgpu.Barrier(num_arrivals=blocks, num_barriers=groups),
         ),
         "ahead": (
-            tiles.buffer(dtype, groups, slots, rows, GATES * BLOCK),
+            tiles.buffer(dtype, groups, slots, rows, cell.read * BLOCK),
             plgpu.Barrier(num_barriers=groups * slots),
         ),
         "told": exchange.scratch(shape, rows, BLOCK),
@@ -158,5 +162,5 @@ def forward(
         scratch["kept"] = tiles.buffer(dtype, groups, 2, rows, SAVED * BLOCK)
     out += exchange.board(shape, batch, BLOCK)
     run = tiles.call(shape, body, "gates_forward", out, scratch, batch // rows)
-    ys, last, *kept = run(u, weights, code, start, fresh, fresh_sums)
+    ys, last, *kept = run(u, weights, bias, code, start, fresh, fresh_sums)
     return ys, last, kept[0] if save else None

@@ -13,6 +13,7 @@ def forward(
     shape: Shape,
     u: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array,
     code: jax.Array,
     start: jax.Array,
     fresh: jax.Array,
@@ -31,7 +32,8 @@ def forward(
         h = old[0].astype(dtype).reshape(-1, shape.heads, shape.size)
         sums = jnp.einsum("bnk,gnkj->gbnj", h, kernel, **_SUMS).reshape(fresh_sums.shape)
         sums = jnp.where(reset, fresh_sums, sums)
-        inputs = jnp.moveaxis(separate(u, GATES), -2, 0).astype(jnp.float32)
+        inputs = jnp.moveaxis(separate(u, cell.read), -2, 0).astype(jnp.float32)
+        inputs = jnp.pad(inputs, ((GATES - cell.read, 0), (0, 0), (0, 0))) + bias[:, None]
         added = tuple(a + b for a, b in zip(sums, inputs[: cell.recurrent], strict=True))
         new, kept = cell.forward((*added, *inputs[cell.recurrent :]), entered)
         new = tuple(jnp.where(held, a, b) for a, b in zip(old, new, strict=True))

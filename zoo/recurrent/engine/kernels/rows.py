@@ -22,6 +22,7 @@ def forward(
     save: bool,
     u: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array,
     code: jax.Array,
     start: State,
     fresh: State,
@@ -31,8 +32,9 @@ def forward(
     Args:
       shape: see ``Shape``.
       save: whether the backward pass is to follow.
-      u: input sums and biases (T, B, GATES * H), interleaved, in the cell's order.
+      u: what inputs add (T, B, read * H), interleaved, in the cell's order.
       kernel: recurrent kernel (recurrent, heads, d, d), inputs before outputs, dtype of ``u``.
+      bias: of all sums, float32 (GATES, H).
       code: int32 (T, B), see ``layout``.
       start: the first state, h first, float32 arrays (B, H).
       fresh: the state of a reset.
@@ -42,7 +44,7 @@ def forward(
     """
     run = functools.partial(_forward, save)
     return mappable(run, shape, (1, None, 2, 0, 0), (1, 0, 1))(
-        u, kernel, code[:, None], start, fresh
+        u, (kernel, bias), code[:, None], start, fresh
     )
 
 
@@ -69,7 +71,7 @@ def backward(
       state of a reset.
     """
     run = mappable(_backward, shape, (1, None, 2, 1, 0), (1, 0, 0))
-    return run(saved, kernel, code[:, None], d_ys, d_last)
+    return run(saved, (kernel,), code[:, None], d_ys, d_last)
 
 
 def kernel_gradient(
@@ -85,7 +87,8 @@ def kernel_gradient(
     return jnp.moveaxis(separate(made, GATES), -2, 0)[: shape.cell.recurrent]
 
 
-def _forward(save, shape, u, kernel, code, start, fresh):
+def _forward(save, shape, u, weights, code, start, fresh):
+    kernel, bias = weights
     batch = u.shape[1]
     u, code, (start, fresh) = _padded(shape, batch, u, code, (start, fresh))
     h = fresh[0].astype(u.dtype).reshape(-1, shape.heads, shape.size)
@@ -101,12 +104,13 @@ def _forward(save, shape, u, kernel, code, start, fresh):
     def by_scan(*arguments):
         return plain.forward(shape, *arguments, save=save)
 
-    ys, last, saved = _on_platform(shape, by_kernel, by_scan, u, kernel, code, *tiles, sums)
+    ys, last, saved = _on_platform(shape, by_kernel, by_scan, u, kernel, bias, code, *tiles, sums)
     saved = None if saved is None else saved[:, :batch]
     return ys[:, :batch], _rows_first(last, batch), saved
 
 
-def _backward(shape, saved, kernel, code, d_ys, d_last):
+def _backward(shape, saved, weights, code, d_ys, d_last):
+    (kernel,) = weights
     batch = saved.shape[1]
     saved, code, d_ys, d_last = _padded(shape, batch, saved, code, d_ys, d_last)
 

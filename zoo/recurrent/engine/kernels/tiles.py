@@ -89,6 +89,12 @@ def load_tile(ref: Any) -> jax.Array:
     return plgpu.load(ref, layout=plgpu.Layout.WGMMA, optimized=False)
 
 
+def load_column(ref: Any, rows: int) -> jax.Array:
+    """Reads (features,) from global memory, the same for all rows."""
+    x = plgpu.load(ref, layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
+    return lax.broadcast_in_dim(x, (len(x), rows), (0,))
+
+
 def store_tile(ref: Any, x: jax.Array) -> None:
     """Writes (features, rows) to global memory, where eight rows do not fill a cache line."""
     store = getattr(plgpu, "store", None)
@@ -118,6 +124,12 @@ def transposed(x: jax.Array) -> jax.Array:
 def split(x: jax.Array, count: int) -> tuple[jax.Array, ...]:
     """Cuts features into blocks."""
     return tuple(x[i * BLOCK : (i + 1) * BLOCK] for i in range(count))
+
+
+def add_last(whole: Any, part: Any) -> tuple[jax.Array, ...]:
+    """Adds arrays to the last ones of others."""
+    rest = len(whole) - len(part)
+    return (*whole[:rest], *(a + b for a, b in zip(whole[rest:], part, strict=True)))
 
 
 def choose(condition: Any, yes: Any, no: Any) -> Any:
