@@ -10,11 +10,12 @@ parts of step t + 1 of all others, which they made after their products had read
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
 from zoo.recurrent.engine.kernels import tiles
-from zoo.recurrent.engine.kernels.layout import Shape
+from zoo.recurrent.engine.kernels.layout import BLOCK, Shape
 from zoo.recurrent.engine.kernels.tiles import plgpu
 
 
@@ -39,7 +40,24 @@ def board(shape: Shape, batch: int, width: int) -> tuple[jax.ShapeDtypeStruct, .
     return (jax.ShapeDtypeStruct((2, batch, shape.heads * shape.blocks * width), shape.dtype),)
 
 
-class Exchange:
+class _Head:
+    """Which block of which head a warpgroup has.
+
+    Attributes:
+      own: which block of its head.
+      block: the same, of all heads.
+      order: the blocks of the head, its own first.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self.own = lax.axis_index("group" if shape.cluster == 1 else "part")
+        self.block = lax.axis_index("head") * shape.blocks + self.own
+        others = (lax.rem(self.own + i, shape.blocks) for i in range(1, shape.blocks))
+        self.order = [self.own, *others]
+
+
+class Exchange(_Head):
     """Parts of a step in shared memory.
 
     Args:
@@ -47,21 +65,15 @@ class Exchange:
       refs: those of ``scratch``.
       boards: those of ``board``.
 
-    Attributes:
-      own: which block of its head this warpgroup has.
-      block: the same, of all heads.
-      order: the blocks in the order of this warpgroup's products, its own first.
+    Attributes: see ``_Head``, and
+      rows: of a part.
     """
 
     def __init__(self, shape: Shape, refs: Any, boards: Any) -> None:
-        self._shape, self._boards = shape, boards
+        super().__init__(shape)
+        self._boards = boards
         self._parts, *self._here = refs
-        self.own = lax.axis_index("group" if shape.cluster == 1 else "part")
-        self.block = lax.axis_index("head") * shape.blocks + self.own
-        self.order = [
-            self.own,
-            *(lax.rem(self.own + i, shape.blocks) for i in range(1, shape.blocks)),
-        ]
+        self.rows = self._parts.shape[2]
 
     def part(self, now: Any, block: Any) -> Any:
         """What a block told of a step, (rows, width)."""
@@ -119,3 +131,70 @@ class Exchange:
         for other in self.order[1:]:
             plgpu.copy_gmem_to_smem(at(other), self.part(now, other), arrived)
             plgpu.barrier_wait(arrived)
+
+
+def sums_scratch(shape: Shape, rows: int) -> tuple[Any, ...]:
+    """What ``Sums`` are made of: what others add (2, others, rows, BLOCK), and barriers."""
+    if shape.interpret:
+        return (plgpu.ClusterBarrier(collective_axes=("part",)),)
+    others = shape.cluster - 1
+    return (
+        tiles.buffer(jnp.float32, 2, others, rows, BLOCK),
+        plgpu.Barrier(num_arrivals=others, num_barriers=2),
+    )
+
+
+def sums_board(shape: Shape, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """As ``board``."""
+    if not shape.interpret:
+        return ()
+    places = 2, shape.heads * shape.blocks, shape.cluster - 1, BLOCK, batch
+    return (jax.ShapeDtypeStruct(places, jnp.float32),)
+
+
+class Sums(_Head):
+    """What thread blocks of a cluster add to each other's numbers.
+
+    Args:
+      shape: see ``Shape``.
+      refs: those of ``sums_scratch``.
+      boards: those of ``sums_board``.
+    """
+
+    def __init__(self, shape: Shape, refs: Any, boards: Any) -> None:
+        super().__init__(shape)
+        self._boards = boards
+        *self._parts, self._here = refs
+
+    def give(self, parts: Any, now: Any) -> None:
+        """Sends to every other block in ``order`` what it adds, (BLOCK, rows) in float32."""
+        # A block is as far behind the others as those are before it, counted in a circle.
+        for i, (other, x) in enumerate(zip(self.order[1:], parts, strict=True), 1):
+            place = self._shape.blocks - 1 - i
+            if self._shape.interpret:
+                tiles.store_tile(self._at(other, place, now, x.shape[-1]), x)
+                continue
+            plgpu.async_store_smem(
+                tiles.transposed(x),
+                self._parts[0].at[now, place].T,
+                self._here.at[now],
+                cluster_idx=other,
+                cluster_dim="part",
+            )
+        if self._shape.interpret:
+            plgpu.barrier_arrive(self._here)
+
+    def take(self, now: Any, rows: int) -> list[jax.Array]:
+        """Waits for what all others add."""
+        others = range(self._shape.blocks - 1)
+        if self._shape.interpret:
+            plgpu.barrier_wait(self._here)
+            return [tiles.load_tile(self._at(self.own, i, now, rows)) for i in others]
+        plgpu.barrier_wait(self._here.at[now])
+        return [tiles.load_transposed(self._parts[0].at[now, i], 1)[0] for i in others]
+
+    def _at(self, block: Any, place: int, now: Any, rows: int) -> Any:
+        (posted,) = self._boards
+        tile = pl.ds(lax.axis_index("tile") * rows, rows)
+        block = lax.axis_index("head") * self._shape.blocks + block
+        return posted.at[now, block, place, :, tile]

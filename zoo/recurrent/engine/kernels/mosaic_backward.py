@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from zoo.recurrent.engine.kernels import exchange, tiles
+from zoo.recurrent.engine.kernels import tiles
+from zoo.recurrent.engine.kernels.back_products import products
 from zoo.recurrent.engine.kernels.gates import GATES, SAVED
 from zoo.recurrent.engine.kernels.layout import BLOCK, HELD, RESET, Shape
 from zoo.recurrent.engine.kernels.tiles import plgpu
@@ -36,8 +37,9 @@ def backward(
     cell, groups, blocks = shape.cell, shape.groups, shape.blocks
     steps, batch, features = d_ys.shape
     dtype, rows = saved.dtype, shape.rows(batch)
-    resident = groups * blocks * cell.recurrent * BLOCK * BLOCK
-    resident += 2 * blocks * rows * GATES * BLOCK
+    way = products(shape)
+    back_scratch = way.scratch(shape, rows)
+    resident = tiles.elements(back_scratch, dtype)
     slots = tiles.ahead(dtype, steps, resident, groups * rows * (SAVED + 1) * BLOCK)
 
     # [head, input block, output block, input, gate and output]
@@ -45,16 +47,15 @@ def backward(
     weights = weights.transpose(1, 2, 4, 3, 0, 5).reshape(shape.heads, blocks, blocks, BLOCK, -1)
 
     def body(saved, weights, code, d_ys, d_last, d_sums, d_start, d_fresh, *boards, **scratch):
-        weights_smem, weights_here = scratch["sides"]
         saved_smem, y_smem, in_here = scratch["ahead"]
-        told = exchange.Exchange(shape, scratch["told"], boards)
-        group, head = lax.axis_index("group"), lax.axis_index("head")
-        mine = pl.ds(told.block * BLOCK, BLOCK)
+        back = way(shape, scratch["back"], boards)
+        group = lax.axis_index("group")
+        mine = pl.ds(back.block * BLOCK, BLOCK)
         tile = pl.ds(lax.axis_index("tile") * rows, rows)
 
         def read_ahead(t, slot):
             here = in_here.at[group * slots + slot]
-            source = saved.at[t, tile, pl.ds(told.block * SAVED * BLOCK, SAVED * BLOCK)]
+            source = saved.at[t, tile, pl.ds(back.block * SAVED * BLOCK, SAVED * BLOCK)]
             plgpu.copy_gmem_to_smem(source, saved_smem.at[group, slot], here)
             plgpu.copy_gmem_to_smem(d_ys.at[t, tile, mine], y_smem.at[group, slot], here)
 
@@ -65,13 +66,9 @@ def backward(
             (d_y,) = tiles.load_transposed(y_smem.at[group, slot], 1)
             return cell.factors(tiles.load_transposed(saved_smem.at[group, slot], SAVED)), d_y
 
-        for i, k in enumerate(told.order):
-            side = weights.at[head, told.own, k]
-            plgpu.copy_gmem_to_smem(side, weights_smem.at[group, i], weights_here.at[group])
         for s in range(slots):
             read_ahead(steps - 1 - s, s)
-        plgpu.barrier_wait(weights_here.at[group])
-        sides = tiles.operands(shape, weights_smem.at[group])
+        back.read(weights)
 
         def step(n, carried):
             d, d_replaced, code_now, (factors, d_y) = carried
@@ -89,17 +86,11 @@ def backward(
 
             # The copy of the step before the last has read what is written over here.
             plgpu.wait_smem_to_gmem(1, wait_read_only=True)
-            told.give(jnp.concatenate([x.astype(dtype) for x in found]), now)
+            back.give(jnp.concatenate([x.astype(dtype) for x in found]), now)
 
-            def product(acc):
-                for i, k in enumerate(told.order):
-                    if i == 1:
-                        told.wait(now)
-                    recurrent = told.part(now, k).at[:, pl.ds(0, cell.recurrent * BLOCK)]
-                    plgpu.wgmma(acc, sides[i], recurrent.T)
-                # All this is done while the tensor core works.
-                place = pl.ds(told.block * GATES * BLOCK, GATES * BLOCK)
-                tiles.copy_out(told.part(now, told.own), d_sums.at[t, tile, place])
+            def meanwhile():
+                place = pl.ds(back.block * GATES * BLOCK, GATES * BLOCK)
+                tiles.copy_out(back.given(now), d_sums.at[t, tile, place])
                 plgpu.commit_smem_to_gmem_group()
 
                 # The last step, too, takes a step after it, which is read and not used.
@@ -107,10 +98,9 @@ def backward(
                 def _():
                     read_ahead(jnp.maximum(t - slots, 0), lax.rem(n, slots))
 
-                taken = take(n + 1)
-                return acc[...], taken
+                return take(n + 1)
 
-            d_h, taken = pl.run_scoped(product, plgpu.ACC((BLOCK, rows), jnp.float32))
+            d_h, taken = back.take(now, meanwhile)
             entered = (d_h + through[0], *through[1:])
             if shape.conditions:
                 nothing = tuple(jnp.zeros_like(x) for x in entered)
@@ -131,17 +121,13 @@ def backward(
     state = jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32)
     out = (jax.ShapeDtypeStruct((steps, batch, GATES * features), dtype), state, state)
     scratch = {
-        "sides": (
-            tiles.buffer(dtype, groups, blocks, BLOCK, cell.recurrent * BLOCK),
-            plgpu.Barrier(num_arrivals=blocks, num_barriers=groups),
-        ),
         "ahead": (
             tiles.buffer(dtype, groups, slots, rows, SAVED * BLOCK),
             tiles.buffer(dtype, groups, slots, rows, BLOCK),
             plgpu.Barrier(num_arrivals=2, num_barriers=groups * slots),
         ),
-        "told": exchange.scratch(shape, rows, GATES * BLOCK),
+        "back": back_scratch,
     }
-    out += exchange.board(shape, batch, GATES * BLOCK)
+    out += way.board(shape, batch)
     run = tiles.call(shape, body, "gates_backward", out, scratch, batch // rows)
     return run(saved, weights, code, d_ys, d_last)[:3]

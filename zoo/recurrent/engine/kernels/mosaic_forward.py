@@ -83,7 +83,7 @@ def forward(
             replaced, replaced_sums = read(fresh, cell.states), read(fresh_sums, cell.recurrent)
         told.give(state[0].astype(dtype), 0)
         plgpu.barrier_wait(weights_here.at[group])
-        sides = tiles.operands(shape, weights_smem.at[group])
+        sides = tiles.operands(shape, weights_smem.at[group], blocks)
 
         def step(t, carried):
             old, code_now = carried

@@ -11,6 +11,7 @@ Arrays of all gates are interleaved: the gates of a block of 64 features lie tog
 a warpgroup reads or writes of a step is one copy. See ``layout.interleave``.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -63,17 +64,24 @@ def buffer(dtype: Any, *shape: int) -> Any:
     return plgpu.SMEM(shape, dtype, transforms=transforms)
 
 
-def operands(shape: Shape, refs: Any) -> list[Any]:
-    """The left operands of a step's products: parts of the recurrent kernel, (blocks, ...).
+def operands(shape: Shape, refs: Any, count: int) -> list[Any]:
+    """The left operands of a step's products: parts of the recurrent kernel, (count, ...).
 
     From registers, a step does not read them from shared memory: forward and backward took 0.5 to
     1.0 of the time. Registers have room for two; they hold 16-bit operands, and the interpreter
     knows none.
     """
-    parts = [refs.at[i] for i in range(shape.blocks)]
+    parts = [refs.at[i] for i in range(count)]
     if shape.interpret or jnp.dtype(shape.dtype).itemsize != 2:
         return parts
     return [plgpu.load(x, layout=plgpu.Layout.WGMMA) for x in parts[:2]] + parts[2:]
+
+
+def elements(scratch: Any, dtype: Any) -> int:
+    """The shared memory of buffers, in numbers of a dtype."""
+    buffers = [x for x in jax.tree.leaves(scratch) if hasattr(x, "shape")]
+    size = sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in buffers)
+    return size // jnp.dtype(dtype).itemsize
 
 
 def ahead(dtype: Any, steps: int, resident: int, per_step: int) -> int:
