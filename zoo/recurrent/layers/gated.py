@@ -84,8 +84,8 @@ class GatedLayer(LeafLayer):
 
         The kernel is run on an NVIDIA GPU of compute capability 9.0 (H100, H200), with the versions
         of JAX that it is known to work with, for a GRU or an LSTM with sigmoid and tanh, without
-        peepholes, projection and coupled gates; of 64 or 128 features per head; in bfloat16, or in
-        float32 with 64 features per head, which it multiplies as TF32; with a float32 carry, the
+        peepholes, projection and coupled gates; of 64, 128, 192 or 256 features per head in
+        bfloat16, or 64 or 128 in float32, which it multiplies as TF32; with a float32 carry, the
         default precision, two steps or more, on one device, without ``checkpoint_every``,
         ``truncate_every``, zoneout and recurrent dropout, and where only ys and the last carry are
         asked for. Lengths, masks, resets, ``reverse``, learned carries and any batch are no

@@ -52,7 +52,8 @@ class ScanGRU(GatedLayer):
 
     Attributes:
       implementation: as ``LeafLayer`` has it, or "kernel": the whole loop over time is one GPU
-        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere.
+        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere. "auto" is that
+        where there is one GPU.
 
     Example:
       >>> import jax, jax.numpy as jnp, registry

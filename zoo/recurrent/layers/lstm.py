@@ -123,7 +123,8 @@ class ScanLSTM(GatedLayer):
       coupled_gates: whether f = 1 − i; then there are no ``if`` and ``hf`` (and no ``pf``), and
         ``forget_bias`` means nothing.
       implementation: as ``LeafLayer`` has it, or "kernel": the whole loop over time is one GPU
-        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere.
+        kernel, where ``kernel_obstacle`` returns None, and "fused" runs elsewhere. "auto" is that
+        where there is one GPU.
 
     Example:
       >>> import jax, jax.numpy as jnp, registry
