@@ -207,7 +207,7 @@ _OTHERS: dict[str, tuple[Callable[[type[Cell]], bool], str]] = {
         "before them.",
     ),
     "kernel": (
-        lambda cell: bool(vars(cell).get("equation")),
+        lambda cell: bool(vars(cell).get("equation")) or issubclass(cell, LinearCell),
         "a kernel has its layer's equation written out. Cure: 'auto'.",
     ),
 }

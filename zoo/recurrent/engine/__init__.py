@@ -12,20 +12,23 @@ from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import memory
 from zoo.recurrent.engine import reference as _reference
-from zoo.recurrent.engine.kernels import obstacle
+from zoo.recurrent.engine.affine import Recurrence
+from zoo.recurrent.engine.kernels import linear_obstacle, obstacle
 from zoo.recurrent.engine.kernels import run as _kernels
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
-from zoo.recurrent.engine.recurrence import Recurrence
 from zoo.recurrent.engine.sharded import Shared, sharded
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
-LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
+LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel", "kernel")
 KERNEL_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "kernel")
 
 # Platforms where the fused engine was measured to be faster (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu", "gpu")
+
+# Of a linear recurrence; all others are loops.
+_WAYS = {"parallel": "tree", "kernel": "kernel"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +63,12 @@ class Engine:
         return Parts(self.sequence_axes, self.reverse)
 
     def chosen(self, cell: Cell) -> str:
-        """The implementation; with "kernel", "fused" runs where ``obstacle`` finds something."""
+        """The implementation; where a kernel meets an obstacle, another one is run."""
         if self.implementation != "auto":
             return self.implementation
+        return self._auto(cell)
+
+    def _auto(self, cell: Cell) -> str:
         platform = jax.default_backend()
         # A loop over steps of a linear recurrence was up to 1,000 times slower on a GPU.
         if isinstance(cell, LinearCell) and platform != "cpu":
@@ -117,14 +123,17 @@ class Engine:
     ) -> tuple[Carry, Carry, jax.Array | None]:
         """``run``, in the implementation that was chosen; one step is one step in all of them."""
         cell, chosen = step.cell, self.chosen(step.cell)
+        if chosen == "kernel" and isinstance(cell, LinearCell):
+            chosen = chosen if linear_obstacle(step, start, xs) is None else self._auto(cell)
         arithmetic = Arithmetic(self.precision, step.work_dtype)
         alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1 and not self.parts
         if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
             weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
             # How a tree is built follows from T, which is no number where it is exported.
-            tree = chosen == "parallel" and not is_symbolic_dim(xs.shape[0])
-            how = Recurrence(self.reverse, tree, cell.complex_pair, "reset" in signals, self.unroll)
-            keep, length = memory.linear(start, xs.shape[0], tree, self.checkpoint_every)
+            way = "loop" if is_symbolic_dim(xs.shape[0]) else _WAYS.get(chosen, "loop")
+            how = Recurrence(self.reverse, way, cell.complex_pair, "reset" in signals, self.unroll)
+            whole = way != "loop"
+            keep, length = memory.linear(start, xs.shape[0], whole, self.checkpoint_every)
             plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
             if self.parts:
                 shared = Shared(plan, self.parts)
