@@ -167,18 +167,23 @@ def _call(
             if written:
                 # The copies of the tile before the last have read what is written over here.
                 plgpu.wait_smem_to_gmem(_OUT - 1, wait_read_only=True)
-            order = range(rows)[:: -1 if how.reverse else 1]
-            for k in range(0, rows, GROUP):
-                group, made = order[k : k + GROUP], []
+
+            def group(k: Any, state: Carry) -> Carry:
+                begin = (rows - GROUP * (k + 1)) if how.reverse else GROUP * k
+                order = [begin + r for r in range(GROUP)[:: -1 if how.reverse else 1]]
                 # All loads come before all stores, which the compiler would not pass them by.
-                loaded = [tuple(_load(ref.at[slot, r]) for ref in inside) for r in group]
+                loaded = [tuple(_load(ref.at[slot, r]) for ref in inside) for r in order]
+                made = []
                 for own in loaded:
-                    factors, added = (own[: -len(b)], own[-len(b) :])
+                    factors, added = own[: -len(b)], own[-len(b) :]
                     state, of_step = advance(state, factors if moves else fixed, added)
                     made.append(of_step)
-                for r, of_step in zip(group, made, strict=True):
+                for r, of_step in zip(order, made, strict=True):
                     for ref, x in zip(outside, of_step, strict=True):
                         ref[out, r] = x
+                return state
+
+            state = lax.fori_loop(0, rows // GROUP, group, state)
             # All threads have read the slot, and written, when they are here.
             plgpu.commit_smem()
             for ref, target in zip(outside, targets, strict=True):
