@@ -105,13 +105,13 @@ def expected(case, a, b, start, back):
 
     a, b, h = join(a), join(b), join(start)
     a, out = np.broadcast_to(a, b.shape), np.empty_like(b)
-    for t in range(len(b))[:: -1 if case.reverse else 1]:
-        if back:
-            h = out[t] = h + b[t]
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        for t in range(len(b))[:: -1 if case.reverse else 1]:
+            if back:
+                h = out[t] = h + b[t]
             h = np.where(a[t] == 0, 0, a[t] * h) if case.resets else a[t] * h
-        if not back:
-            h = out[t] = h + b[t]
+            if not back:
+                h = out[t] = h + b[t]
     return (apart(out), apart(h)) if back else apart(out)
 
 
@@ -272,9 +272,9 @@ def test_derivatives_of_other_kinds(machine, name):
         return jax.jit(lambda: [f(a, b, start) for f in each])()
 
     found = derivatives("kernel")
-    assert_close(found, derivatives("loop"))
+    assert_close(found, derivatives("loop"), 1e-4)
     if not case.resets:  # Of a factor that resets there is no derivative, but what JAX makes of it.
-        assert_close(found[1], found[0])
+        assert_close(found[1], found[0], 1e-4)
 
 
 @KNOWN

@@ -208,7 +208,7 @@ _OTHERS: dict[str, tuple[Callable[[type[Cell]], bool], str]] = {
     ),
     "kernel": (
         lambda cell: bool(vars(cell).get("equation")) or issubclass(cell, LinearCell),
-        "a kernel has its layer's equation written out. Cure: 'auto'.",
+        "kernels are written for their equations, and for linear recurrences. Cure: 'auto'.",
     ),
 }
 
