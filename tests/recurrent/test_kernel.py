@@ -1,6 +1,10 @@
 """``implementation="kernel"``: interpreted, as a scan, lowered for a GPU; against the fused one."""
 
 import dataclasses
+import functools
+import os
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -105,20 +109,25 @@ SIZES = {
         {"features": 128, "dtype": "bfloat16", "reverse": True, "use_bias": False},
     ),
     "gru, a head of 128": ("scan_gru", {"features": 128, "dtype": "bfloat16"}),
+    "gru, two heads of 192": (
+        "scan_gru",
+        {"features": 384, "heads": 2, "dtype": "bfloat16", "reverse": True},
+    ),
+    "lstm, a head of 256": ("scan_lstm", {"features": 256, "dtype": "bfloat16"}),
+    "lstm, a wide head": ("scan_lstm", {"features": 128}),
 }
 
 NARROW = [case for case in SIZES if "64" in case]
 WIDE = [case for case in SIZES if "128" in case]
+# Those of which a head is shared by several thread blocks.
+SHARED = [case for case in SIZES if case not in (*NARROW, *WIDE)]
 
 
 def tolerance(options):
     return 2e-2 if "dtype" in options else 1e-5
 
 
-@KNOWN
-@pytest.mark.parametrize("case", rows([*NARROW, *WIDE], NARROW))
-def test_interpreted_with_all_conditions(machine, case):
-    machine(interpret=interpreter())
+def interpreted_with_all_conditions(case):
     name, options = SIZES[case]
     kernel, fused, variables = layers(name, **options)
     xs, given = conditions()
@@ -131,6 +140,36 @@ def test_interpreted_with_all_conditions(machine, case):
 
 
 @KNOWN
+@pytest.mark.parametrize("case", rows([*NARROW, *WIDE], NARROW))
+def test_interpreted_with_all_conditions(machine, case):
+    machine(interpret=interpreter())
+    interpreted_with_all_conditions(case)
+
+
+@KNOWN
+@pytest.mark.parametrize("case", rows(SHARED, ["gru, two heads of 192"]))
+def test_interpreted_with_all_conditions_by_several_thread_blocks(case):
+    """In a process of its own: each of a cluster's thread blocks holds one of XLA's threads, of
+    which there are no more than cores unless it is told."""
+    program = (
+        "import dataclasses\n"
+        "from tests.recurrent import test_kernel as own\n"
+        "machine = dataclasses.replace(own.HOPPER, interpret=own.interpreter())\n"
+        "own.target.target = lambda: machine\n"
+        f"own.interpreted_with_all_conditions({case!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PJRT_NPROC": "8"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@KNOWN
 def test_interpreted_without_conditions(machine):
     machine(interpret=interpreter())
     kernel, fused, variables = layers("scan_gru", features=64)
@@ -139,7 +178,9 @@ def test_interpreted_without_conditions(machine):
 
 
 @KNOWN
-@pytest.mark.parametrize("case", rows([*NARROW, "gru, a head of 128"], ["lstm, a head of 64"]))
+@pytest.mark.parametrize(
+    "case", rows([*NARROW, "gru, a head of 128", *SHARED], ["lstm, a head of 64"])
+)
 def test_as_a_scan_with_all_conditions(machine, case):
     """A program that was traced for a GPU and is compiled for a CPU."""
     machine()
@@ -193,24 +234,62 @@ def test_derivatives_of_other_kinds(machine, case):
 
 
 @KNOWN
-def test_vmap(machine):
-    """What is mapped over becomes rows, or one run after the other for kernels of their own."""
+@pytest.mark.parametrize("times", rows([1, 2], [1]))
+@pytest.mark.parametrize("own_kernels", [False, True])
+@pytest.mark.parametrize("own_resets", rows([None, False, True], [None, True]))
+def test_vmap(machine, own_kernels, own_resets, times):
+    """What is mapped over becomes rows, or heads where each has a kernel of its own."""
     machine()
-    kernel, fused, variables = layers("scan_gru", features=64)
-    xs, resets = some((2, 3, 2, INPUTS)), np.array([[[False] * 2, [True] * 2, [False] * 2]] * 2)
-    many = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), variables)
+    assert_close(*mapped_gradients(own_kernels, own_resets, times), 1e-5)
 
-    def gradients(layer, axis):
-        def loss(variables, xs, resets):
-            carry, ys = layer.apply(variables, None, xs, resets=resets)
-            return jnp.sum(jnp.sin(ys)) + jnp.sum(carry * carry)
 
-        gradient = jax.value_and_grad(loss, (0, 1))
-        run = jax.jit(jax.vmap(gradient, (axis, 0, 0)))
-        return run(variables if axis is None else many, xs, resets)
+@KNOWN
+@pytest.mark.slow
+def test_interpreted_vmap(machine):
+    machine(interpret=interpreter())
+    assert_close(*mapped_gradients(True, True, 1), 1e-5)
 
-    for axis in (None, 0):
-        assert_close(*(gradients(layer, axis) for layer in (kernel, fused)), 1e-5)
+
+def mapped_gradients(own_kernels, own_resets, times):
+    """By the kernel and by the fused engine, mapped so many times over two runs."""
+    kernel, fused, variables = layers("scan_gru", features=128, heads=2)
+    xs = some((2, 3, 2, INPUTS))
+    resets = np.array([[[False] * 2, [True] * 2, [False, True]], [[False] * 2] * 3])
+    if own_kernels:
+        variables = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), variables)
+    resets = {None: None, False: resets[0], True: resets}[own_resets]
+    axes = 0 if own_kernels else None, 0, 0 if own_resets else None
+
+    def loss(layer, variables, xs, resets):
+        carry, ys = layer.apply(variables, None, xs, resets=resets)
+        return jnp.sum(jnp.sin(ys)) + jnp.sum(carry * carry)
+
+    def twice(x, axis):
+        return x if axis is None else jax.tree.map(lambda x: jnp.stack([x, x[::-1]]), x)
+
+    given = variables, xs, resets
+    if times == 2:
+        given = tuple(map(twice, given, axes))
+    found = []
+    for layer in (kernel, fused):
+        run = jax.value_and_grad(functools.partial(loss, layer), (0, 1))
+        for _ in range(times):
+            run = jax.vmap(run, axes)
+        found.append(jax.jit(run)(*given))
+    return found
+
+
+@KNOWN
+def test_an_ensemble_is_one_kernel(machine):
+    """A kernel for every member in turn would leave most of the card idle."""
+    machine()
+    layer, _, variables = layers("scan_gru", features=64)
+    many = jax.tree.map(lambda x: jnp.stack([x] * 5), variables)
+    xs, resets = some((3, 2, INPUTS)), np.zeros((5, 3, 2), bool)
+    run = jax.vmap(lambda v, resets: layer.apply(v, None, xs, resets=resets)[1])
+    lowered = jax.jit(run).trace(many, resets).lower(lowering_platforms=("cuda",))
+    text = lowered.as_text()
+    assert "gates_forward" in text and "stablehlo.while" not in text
 
 
 @KNOWN
@@ -265,10 +344,11 @@ FALLBACKS: dict[str, tuple[dict, dict, dict, list[str]]] = {
     "coupled gates": ({}, {"coupled_gates": True}, {}, ["coupled_gates=True"]),
     "an activation": ({}, {"activation_fn": "relu"}, {}, ["activation_fn"]),
     "a gate": ({}, {"gate_fn": "hard_sigmoid"}, {}, ["gate_fn"]),
-    "a width": ({}, {"features": 96}, {}, ["64 or 128", "has 96"]),
+    "a width": ({}, {"features": 96}, {}, ["64 or 128", "float32", "has 96"]),
     "heads": ({}, {"features": 128, "heads": 4}, {}, ["64 or 128", "has 32"]),
+    "a wide head": ({}, {"features": 320, "dtype": "bfloat16"}, {}, ["64, 128, 192 or 256", "320"]),
     "float16": ({}, {"dtype": "float16"}, {}, ["float16"]),
-    "float32 of 128": ({}, {"features": 128}, {}, ["float32", "128"]),
+    "float32 of 192": ({}, {"features": 192}, {}, ["64 or 128", "float32", "has 192"]),
     "a precision": ({}, {"precision": "highest"}, {}, ["TF32", "highest"]),
     "a narrow carry": (
         {},
@@ -337,6 +417,29 @@ def test_where_there_is_no_such_gpu_the_fused_engine_runs(name):
     jax.tree.map(np.testing.assert_array_equal, own, variables)
 
 
+@KNOWN
+@pytest.mark.parametrize(
+    "name, implementation, devices, expected",
+    [
+        ("scan_gru", "auto", 1, True),
+        ("scan_lstm", "auto", 1, True),
+        ("scan_lstm", "auto", 2, False),
+        ("scan_gru", "fused", 1, False),
+        ("scan_mgu", "auto", 1, False),
+    ],
+)
+def test_auto_is_the_kernel_where_there_is_one_gpu(
+    machine, monkeypatch, name, implementation, devices, expected
+):
+    machine(devices=devices)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    layer = registry.build(name, features=64, implementation=implementation)
+    xs = some((3, 2, INPUTS))
+    run = jax.jit(lambda xs: layer.init_with_output(jax.random.key(0), None, xs)[0])
+    text = run.trace(xs).lower(lowering_platforms=("cuda",)).as_text()
+    assert ("gates_forward" in text) == expected
+
+
 def test_composites_pass_it_on():
     inner = {"name": "scan_gru", "features": 4, "implementation": "kernel"}
     layer = registry.build("stack", layer={"name": "bidirectional", "layer": inner}, num_layers=2)
@@ -352,7 +455,8 @@ def test_other_layers_say_who_has_a_kernel(name):
 
 def test_rows_fill_the_card():
     def rows(batch, heads, size=64):
-        return Shape(CELLS["lstm"], heads, size, True).rows(batch)
+        return Shape(CELLS["lstm"], heads, size, True, jnp.bfloat16).rows(batch)
 
     assert [rows(batch, 8) for batch in (1, 64, 128, 256, 512, 4096)] == [8, 8, 8, 16, 32, 32]
     assert rows(4096, 8, 128) == 16
+    assert [rows(batch, 1, 256) for batch in (64, 240, 256, 4096)] == [8, 8, 16, 16]

@@ -13,7 +13,7 @@ from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import memory
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.affine import Recurrence
-from zoo.recurrent.engine.kernels import linear_obstacle, obstacle
+from zoo.recurrent.engine.kernels import linear_obstacle, obstacle, target
 from zoo.recurrent.engine.kernels import run as _kernels
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
@@ -36,8 +36,8 @@ class Engine:
     """How a layer is run over time; hashable.
 
     Attributes:
-      implementation: "scan", "fused", "parallel", "kernel", or "auto" for the one of the first
-        three that was measured to be faster.
+      implementation: "scan", "fused", "parallel", "kernel", or "auto" for the one that was
+        measured to be fastest.
       reverse: whether time runs backwards.
       unroll: steps per iteration of the time loop.
       checkpoint_every: most steps between the carries kept for the backward pass, or None.
@@ -63,16 +63,21 @@ class Engine:
         return Parts(self.sequence_axes, self.reverse)
 
     def chosen(self, cell: Cell) -> str:
-        """The implementation; where a kernel meets an obstacle, another one is run."""
-        if self.implementation != "auto":
-            return self.implementation
-        return self._auto(cell)
+        """The implementation; with "kernel", another runs where there is an obstacle to it."""
+        return self._fastest(cell) if self.implementation == "auto" else self.implementation
 
-    def _auto(self, cell: Cell) -> str:
+    def _fastest(self, cell: Cell) -> str:
+        """What "auto" stands for.
+
+        The compiler cannot spread a kernel over devices, and what is traced does not say on how
+        many it will run, so that "auto" is a kernel only where there is one device.
+        """
         platform = jax.default_backend()
         # A loop over steps of a linear recurrence was up to 1,000 times slower on a GPU.
         if isinstance(cell, LinearCell) and platform != "cpu":
             return "parallel"
+        if platform == "gpu" and target.target().devices == 1:
+            return "kernel"
         return "fused" if platform in _FUSED_PLATFORMS else "scan"
 
     def run(
@@ -124,7 +129,7 @@ class Engine:
         """``run``, in the implementation that was chosen; one step is one step in all of them."""
         cell, chosen = step.cell, self.chosen(step.cell)
         if chosen == "kernel" and isinstance(cell, LinearCell):
-            chosen = chosen if linear_obstacle(step, start, xs) is None else self._auto(cell)
+            chosen = chosen if linear_obstacle(step, start, xs) is None else self._fastest(cell)
         arithmetic = Arithmetic(self.precision, step.work_dtype)
         alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1 and not self.parts
         if isinstance(cell, LinearCell) and chosen != "scan" and not alone:

@@ -13,13 +13,11 @@ from zoo.recurrent.cell import Carry, Cell
 from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine.kernels import target
 from zoo.recurrent.engine.kernels.gates import CELLS, SAVED
+from zoo.recurrent.engine.kernels.layout import sizes
 from zoo.recurrent.engine.step import Step
 
 if TYPE_CHECKING:
     from zoo.recurrent.engine import Engine
-
-SIZES = (64, 128)
-"""Features per head."""
 
 # Options of a cell that may have any value.
 _FREE = frozenset({"features", "heads", "use_bias", "forget_bias"})
@@ -70,6 +68,7 @@ def _obstacles(
 ) -> Iterator[str]:
     yield from _of_machine()
     yield from _of_cell(step.cell)
+    yield from _of_head(step.cell, engine.dtype)
     yield from _of_options(engine, step, [x.dtype for x in start])
     yield from (text for name, text in _SIGNALS.items() if name in given)
     if unknown := given - {"reset", "mask", "initial", *_SIGNALS}:
@@ -102,18 +101,22 @@ def _of_cell(cell: Cell) -> Iterator[str]:
         value = getattr(cell, field.name)
         if field.name not in _FREE and value != field.default:
             yield f"the kernel knows the equation without {field.name}={value!r}"
-    if cell.features not in [size * cell.heads for size in SIZES]:
+
+
+def _of_head(cell: Cell, dtype: Any) -> Iterator[str]:
+    if dtype not in (jnp.bfloat16, jnp.float32):
+        yield f"products are in {jnp.dtype(dtype).name}, not in bfloat16 or float32"
+    known = sizes(dtype)
+    if cell.features not in [size * cell.heads for size in known]:
+        *some, last = known
         yield (
-            f"a head has to have 64 or 128 features, and has {cell.features / cell.heads:g} "
+            f"a head has to have {', '.join(map(str, some))} or {last} features in "
+            f"{jnp.dtype(dtype).name}, and has {cell.features / cell.heads:g} "
             f"(features={cell.features}, heads={cell.heads})"
         )
 
 
 def _of_options(engine: "Engine", step: Step, carried: list[Any]) -> Iterator[str]:
-    if engine.dtype not in (jnp.bfloat16, jnp.float32):
-        yield f"products are in {jnp.dtype(engine.dtype).name}, not in bfloat16 or float32"
-    if engine.dtype == jnp.float32 and step.cell.features != SIZES[0] * step.cell.heads:
-        yield "in float32, a recurrent kernel of 128 features per head does not fit in the card"
     asked = engine.precision
     if asked is None:
         asked = getattr(jax.config, "jax_default_matmul_precision", None)

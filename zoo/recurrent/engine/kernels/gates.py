@@ -28,11 +28,13 @@ class LSTM:
 
     Attributes:
       states: arrays of the state, h first.
-      recurrent: sums that h takes part in.
+      recurrent: sums that h takes part in, the first ones.
+      read: sums that inputs take part in, the last ones; all have a bias.
     """
 
     states: ClassVar[int] = 2
     recurrent: ClassVar[int] = 4
+    read: ClassVar[int] = 4
 
     @staticmethod
     def forward(sums: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:
@@ -63,12 +65,13 @@ class LSTM:
 class GRU:
     """Sums hn, r, z, which are recurrent, and n, which is not; the state is (h,).
 
-    ``hn`` is what the reset gate lets through: the input's share of it is a bias, or zero. The
-    attributes are those of ``LSTM``.
+    ``hn`` is what the reset gate lets through, in which inputs have no part. The attributes are
+    those of ``LSTM``.
     """
 
     states: ClassVar[int] = 1
     recurrent: ClassVar[int] = 3
+    read: ClassVar[int] = 3
 
     @staticmethod
     def forward(sums: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:

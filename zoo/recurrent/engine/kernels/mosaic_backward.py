@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from zoo.recurrent.engine.kernels import tiles
+from zoo.recurrent.engine.kernels import exchange, tiles
 from zoo.recurrent.engine.kernels.gates import GATES, SAVED
 from zoo.recurrent.engine.kernels.layout import BLOCK, HELD, RESET, Shape
 from zoo.recurrent.engine.kernels.tiles import plgpu
@@ -33,27 +33,28 @@ def backward(
       The cotangents of all sums (T, B, GATES * H), interleaved, of the first state and of the
       carry of a reset, float32 (states, H, B).
     """
-    cell, groups = shape.cell, shape.groups
+    cell, groups, blocks = shape.cell, shape.groups, shape.blocks
     steps, batch, features = d_ys.shape
     dtype, rows = saved.dtype, shape.rows(batch)
-    resident = groups * groups * cell.recurrent * BLOCK * BLOCK
-    resident += 2 * groups * rows * GATES * BLOCK
+    resident = groups * blocks * cell.recurrent * BLOCK * BLOCK
+    resident += 2 * blocks * rows * GATES * BLOCK
     slots = tiles.ahead(dtype, steps, resident, groups * rows * (SAVED + 1) * BLOCK)
 
     # [head, input block, output block, input, gate and output]
-    weights = kernel.reshape(cell.recurrent, shape.heads, groups, BLOCK, groups, BLOCK)
-    weights = weights.transpose(1, 2, 4, 3, 0, 5).reshape(shape.heads, groups, groups, BLOCK, -1)
+    weights = kernel.reshape(cell.recurrent, shape.heads, blocks, BLOCK, blocks, BLOCK)
+    weights = weights.transpose(1, 2, 4, 3, 0, 5).reshape(shape.heads, blocks, blocks, BLOCK, -1)
 
-    def body(saved, weights, code, d_ys, d_last, d_sums, d_start, d_fresh, *scratch):
-        weights_smem, d_smem, saved_smem, y_smem, weights_here, in_here, d_here = scratch
+    def body(saved, weights, code, d_ys, d_last, d_sums, d_start, d_fresh, *boards, **scratch):
+        weights_smem, weights_here = scratch["sides"]
+        saved_smem, y_smem, in_here = scratch["ahead"]
+        told = exchange.Exchange(shape, scratch["told"], boards)
         group, head = lax.axis_index("group"), lax.axis_index("head")
-        block = head * groups + group
-        mine = pl.ds(block * BLOCK, BLOCK)
+        mine = pl.ds(told.block * BLOCK, BLOCK)
         tile = pl.ds(lax.axis_index("tile") * rows, rows)
 
         def read_ahead(t, slot):
             here = in_here.at[group * slots + slot]
-            source = saved.at[t, tile, pl.ds(block * SAVED * BLOCK, SAVED * BLOCK)]
+            source = saved.at[t, tile, pl.ds(told.block * SAVED * BLOCK, SAVED * BLOCK)]
             plgpu.copy_gmem_to_smem(source, saved_smem.at[group, slot], here)
             plgpu.copy_gmem_to_smem(d_ys.at[t, tile, mine], y_smem.at[group, slot], here)
 
@@ -64,13 +65,13 @@ def backward(
             (d_y,) = tiles.load_transposed(y_smem.at[group, slot], 1)
             return cell.factors(tiles.load_transposed(saved_smem.at[group, slot], SAVED)), d_y
 
-        for k in range(groups):
-            side = weights.at[head, group, k]
-            plgpu.copy_gmem_to_smem(side, weights_smem.at[group, k], weights_here.at[group])
+        for i, k in enumerate(told.order):
+            side = weights.at[head, told.own, k]
+            plgpu.copy_gmem_to_smem(side, weights_smem.at[group, i], weights_here.at[group])
         for s in range(slots):
             read_ahead(steps - 1 - s, s)
         plgpu.barrier_wait(weights_here.at[group])
-        sides = [tiles.operand(shape, weights_smem.at[group, k]) for k in range(groups)]
+        sides = tiles.operands(shape, weights_smem.at[group])
 
         def step(n, carried):
             d, d_replaced, code_now, (factors, d_y) = carried
@@ -83,25 +84,22 @@ def backward(
             if shape.conditions:
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
                 reset, held = codes == RESET, codes == HELD
-                code_next = tiles.load_code(code, jnp.maximum(t - 1, 0), tile)
+                code_next = tiles.load_code(shape, code, jnp.maximum(t - 1, 0), tile)
                 found = tuple(jnp.where(held, 0.0, x) for x in found)
 
             # The copy of the step before the last has read what is written over here.
             plgpu.wait_smem_to_gmem(1, wait_read_only=True)
-            found = jnp.concatenate([x.astype(dtype) for x in found])
-            d_smem.at[now, group].T[...] = tiles.transposed(found)
-            plgpu.commit_smem()
-            if groups > 1:
-                plgpu.barrier_arrive(d_here)
-                plgpu.barrier_wait(d_here)
+            told.give(jnp.concatenate([x.astype(dtype) for x in found]), now)
 
             def product(acc):
-                for k in range(groups):
-                    told = d_smem.at[now, k, :, pl.ds(0, cell.recurrent * BLOCK)]
-                    plgpu.wgmma(acc, sides[k], told.T)
+                for i, k in enumerate(told.order):
+                    if i == 1:
+                        told.wait(now)
+                    recurrent = told.part(now, k).at[:, pl.ds(0, cell.recurrent * BLOCK)]
+                    plgpu.wgmma(acc, sides[i], recurrent.T)
                 # All this is done while the tensor core works.
-                place = pl.ds(block * GATES * BLOCK, GATES * BLOCK)
-                tiles.copy_out(d_smem.at[now, group], d_sums.at[t, tile, place])
+                place = pl.ds(told.block * GATES * BLOCK, GATES * BLOCK)
+                tiles.copy_out(told.part(now, told.own), d_sums.at[t, tile, place])
                 plgpu.commit_smem_to_gmem_group()
 
                 # The last step, too, takes a step after it, which is read and not used.
@@ -122,7 +120,7 @@ def backward(
             return entered, d_replaced, code_next, taken
 
         d = tuple(tiles.load_tile(d_last.at[i, mine, tile]) for i in range(cell.states))
-        code_last = tiles.load_code(code, steps - 1, tile) if shape.conditions else ()
+        code_last = tiles.load_code(shape, code, steps - 1, tile) if shape.conditions else ()
         d_replaced = tuple(plgpu.layout_cast(jnp.zeros_like(x), plgpu.Layout.WGMMA) for x in d)
         d, d_replaced, *_ = lax.fori_loop(0, steps, step, (d, d_replaced, code_last, take(0)))
         for i in range(cell.states):
@@ -132,14 +130,18 @@ def backward(
 
     state = jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32)
     out = (jax.ShapeDtypeStruct((steps, batch, GATES * features), dtype), state, state)
-    scratch = (
-        tiles.buffer(dtype, groups, groups, BLOCK, cell.recurrent * BLOCK),
-        tiles.buffer(dtype, 2, groups, rows, GATES * BLOCK),
-        tiles.buffer(dtype, groups, slots, rows, SAVED * BLOCK),
-        tiles.buffer(dtype, groups, slots, rows, BLOCK),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=groups),
-        plgpu.Barrier(num_arrivals=2, num_barriers=groups * slots),
-        plgpu.Barrier(num_arrivals=groups),
-    )
-    run = tiles.call(shape, body, "gates_backward", out, scratch, dtype, batch // rows)
-    return run(saved, weights, code, d_ys, d_last)
+    scratch = {
+        "sides": (
+            tiles.buffer(dtype, groups, blocks, BLOCK, cell.recurrent * BLOCK),
+            plgpu.Barrier(num_arrivals=blocks, num_barriers=groups),
+        ),
+        "ahead": (
+            tiles.buffer(dtype, groups, slots, rows, SAVED * BLOCK),
+            tiles.buffer(dtype, groups, slots, rows, BLOCK),
+            plgpu.Barrier(num_arrivals=2, num_barriers=groups * slots),
+        ),
+        "told": exchange.scratch(shape, rows, GATES * BLOCK),
+    }
+    out += exchange.board(shape, batch, GATES * BLOCK)
+    run = tiles.call(shape, body, "gates_backward", out, scratch, batch // rows)
+    return run(saved, weights, code, d_ys, d_last)[:3]

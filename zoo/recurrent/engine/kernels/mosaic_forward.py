@@ -1,13 +1,11 @@
 """All steps of a gated recurrence inside one kernel, for Hopper."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from zoo.recurrent.engine.kernels import tiles
+from zoo.recurrent.engine.kernels import exchange, tiles
 from zoo.recurrent.engine.kernels.gates import GATES, SAVED
 from zoo.recurrent.engine.kernels.layout import BLOCK, HELD, RESET, Shape
 from zoo.recurrent.engine.kernels.tiles import plgpu
@@ -17,6 +15,7 @@ def forward(
     shape: Shape,
     u: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array,
     code: jax.Array,
     start: jax.Array,
     fresh: jax.Array,
@@ -28,9 +27,11 @@ def forward(
 
     Args:
       shape: see ``layout.Shape``.
-      u: input sums (T, B, GATES * H), interleaved, float32 or bfloat16, the dtype of products.
+      u: what inputs add (T, B, read * H), interleaved, float32 or bfloat16, the dtype of products.
       kernel: recurrent kernel (recurrent, heads, d, d), inputs before outputs, dtype of ``u``.
-      code: int32 (T, B), see ``RESET`` and ``HELD``; not read without ``shape.conditions``.
+      bias: of all sums, float32 (GATES, H).
+      code: int32 (T, C, B), see ``RESET`` and ``HELD``, each of C for as many heads; not read
+        without ``shape.conditions``.
       start: float32 (states, H, B).
       fresh: float32 (states, H, B), the carry of a reset.
       fresh_sums: float32 (recurrent, H, B), recurrent sums of ``fresh``.
@@ -40,43 +41,35 @@ def forward(
       h after every step (T, B, H), the last state (states, H, B), and what is saved of every step
       (T, B, SAVED * H), interleaved, or None.
     """
-    cell, groups = shape.cell, shape.groups
+    cell, groups, blocks = shape.cell, shape.groups, shape.blocks
     steps, batch, width = u.shape
-    features = width // GATES
+    features = width // cell.read
     dtype, rows = u.dtype, shape.rows(batch)
-    resident = groups * groups * cell.recurrent * BLOCK * BLOCK + 2 * groups * rows * BLOCK
+    resident = groups * blocks * cell.recurrent * BLOCK * BLOCK + 2 * blocks * rows * BLOCK
     resident += 2 * groups * rows * SAVED * BLOCK if save else 0
-    slots = tiles.ahead(dtype, steps, resident, groups * rows * GATES * BLOCK)
+    slots = tiles.ahead(dtype, steps, resident, groups * rows * cell.read * BLOCK)
 
     # [head, output block, gate and output, input]: what one warpgroup multiplies by lies together.
-    weights = kernel.reshape(cell.recurrent, shape.heads, shape.size, groups, BLOCK)
-    weights = weights.transpose(1, 3, 0, 4, 2).reshape(shape.heads, groups, -1, shape.size)
+    weights = kernel.reshape(cell.recurrent, shape.heads, shape.size, blocks, BLOCK)
+    weights = weights.transpose(1, 3, 0, 4, 2).reshape(shape.heads, blocks, -1, shape.size)
 
-    def body(u, weights, code, start, fresh, fresh_sums, ys, last, *rest):
-        saved: Any
-        saved, *scratch = rest if save else (None, *rest)
-        weights_smem, h_smem, u_smem, weights_here, u_here, h_here, *saved_smem = scratch
+    def body(u, weights, bias, code, start, fresh, fresh_sums, ys, last, *more, **scratch):
+        saved, boards = more[:save], more[save:]
+        weights_smem, weights_here = scratch["sides"]
+        u_smem, u_here = scratch["ahead"]
+        told = exchange.Exchange(shape, scratch["told"], boards)
         group, head = lax.axis_index("group"), lax.axis_index("head")
-        block = head * groups + group
-        mine = pl.ds(block * BLOCK, BLOCK)
+        mine = pl.ds(told.block * BLOCK, BLOCK)
         tile = pl.ds(lax.axis_index("tile") * rows, rows)
 
         def read_ahead(t, slot):
-            source = u.at[t, tile, pl.ds(block * GATES * BLOCK, GATES * BLOCK)]
+            source = u.at[t, tile, pl.ds(told.block * cell.read * BLOCK, cell.read * BLOCK)]
             here = u_here.at[group * slots + slot]
             plgpu.copy_gmem_to_smem(source, u_smem.at[group, slot], here)
 
-        def tell(t, h):
-            """Gives h to the product of step t."""
-            h_smem.at[lax.rem(t, 2), group].T[...] = tiles.transposed(h.astype(dtype))
-            plgpu.commit_smem()
-            if groups > 1:
-                plgpu.barrier_arrive(h_here)
-                plgpu.barrier_wait(h_here)
-
-        for k in range(groups):
-            side = weights.at[head, group, :, pl.ds(k * BLOCK, BLOCK)]
-            plgpu.copy_gmem_to_smem(side, weights_smem.at[group, k], weights_here.at[group])
+        for i, k in enumerate(told.order):
+            side = weights.at[head, told.own, :, pl.ds(k * BLOCK, BLOCK)]
+            plgpu.copy_gmem_to_smem(side, weights_smem.at[group, i], weights_here.at[group])
         for s in range(slots):
             read_ahead(s, s)
 
@@ -84,23 +77,26 @@ def forward(
             return tuple(tiles.load_tile(ref.at[i, mine, tile]) for i in range(count))
 
         state = read(start, cell.states)
+        biases = [tiles.load_column(bias.at[i, mine], rows) for i in range(GATES)]
         replaced, replaced_sums = (), ()
         if shape.conditions:
             replaced, replaced_sums = read(fresh, cell.states), read(fresh_sums, cell.recurrent)
-        tell(0, state[0])
+        told.give(state[0].astype(dtype), 0)
         plgpu.barrier_wait(weights_here.at[group])
-        sides = [tiles.operand(shape, weights_smem.at[group, k]) for k in range(groups)]
+        sides = tiles.operands(shape, weights_smem.at[group])
 
         def step(t, carried):
             old, code_now = carried
             slot, now = lax.rem(t, slots), lax.rem(t, 2)
 
             def product(acc):
-                for k in range(groups):
-                    plgpu.wgmma(acc, sides[k], h_smem.at[now, k].T)
+                for i, k in enumerate(told.order):
+                    if i == 1:
+                        told.wait(now)
+                    plgpu.wgmma(acc, sides[i], told.part(now, k).T)
                 # These are read while the tensor core works.
                 plgpu.barrier_wait(u_here.at[group * slots + slot])
-                inputs = tiles.load_transposed(u_smem.at[group, slot], GATES)
+                inputs = tiles.load_transposed(u_smem.at[group, slot], cell.read)
                 return acc[...], inputs
 
             sums, inputs = pl.run_scoped(
@@ -110,13 +106,14 @@ def forward(
             entered, code_next = old, code_now
             reset, held = (), ()
             if shape.conditions:
-                code_next = tiles.load_code(code, jnp.minimum(t + 1, steps - 1), tile)
+                code_next = tiles.load_code(shape, code, jnp.minimum(t + 1, steps - 1), tile)
                 codes = lax.broadcast_in_dim(code_now, (BLOCK, rows), (1,))
                 reset, held = codes == RESET, codes == HELD
                 entered = tiles.choose(reset, replaced, old)
                 sums = tiles.choose(reset, replaced_sums, sums)
-            sums = tuple(a + b for a, b in zip(sums, inputs[: cell.recurrent], strict=True))
-            new, kept = cell.forward((*sums, *inputs[cell.recurrent :]), entered)
+            added = tiles.add_last(biases, inputs)
+            sums = tuple(a + b for a, b in zip(sums, added[: cell.recurrent], strict=True))
+            new, kept = cell.forward((*sums, *added[cell.recurrent :]), entered)
             if shape.conditions:
                 new = tiles.choose(held, old, new)
 
@@ -124,12 +121,13 @@ def forward(
             plgpu.wait_smem_to_gmem(1, wait_read_only=True)
             if save:
                 kept = jnp.concatenate([x.astype(dtype) for x in kept])
-                saved_smem[0].at[group, now].T[...] = tiles.transposed(kept)
-            tell(t + 1, new[0])
-            tiles.copy_out(h_smem.at[lax.rem(t + 1, 2), group], ys.at[t, tile, mine])
+                scratch["kept"].at[group, now].T[...] = tiles.transposed(kept)
+            then = lax.rem(t + 1, 2)
+            told.give(new[0].astype(dtype), then, t + 1 < steps)
+            tiles.copy_out(told.part(then, told.own), ys.at[t, tile, mine])
             if save:
-                place = pl.ds(block * SAVED * BLOCK, SAVED * BLOCK)
-                tiles.copy_out(saved_smem[0].at[group, now], saved.at[t, tile, place])
+                place = pl.ds(told.block * SAVED * BLOCK, SAVED * BLOCK)
+                tiles.copy_out(scratch["kept"].at[group, now], saved[0].at[t, tile, place])
             plgpu.commit_smem_to_gmem_group()
 
             @pl.when(t + slots < steps)
@@ -138,7 +136,7 @@ def forward(
 
             return new, code_next
 
-        code_first = tiles.load_code(code, 0, tile) if shape.conditions else ()
+        code_first = tiles.load_code(shape, code, 0, tile) if shape.conditions else ()
         state, _ = lax.fori_loop(0, steps, step, (state, code_first))
         for i, x in enumerate(state):
             tiles.store_tile(last.at[i, mine, tile], x)
@@ -148,17 +146,21 @@ def forward(
         jax.ShapeDtypeStruct((steps, batch, features), dtype),
         jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32),
     )
-    scratch = (
-        tiles.buffer(dtype, groups, groups, cell.recurrent * BLOCK, BLOCK),
-        tiles.buffer(dtype, 2, groups, rows, BLOCK),
-        tiles.buffer(dtype, groups, slots, rows, GATES * BLOCK),
-        plgpu.Barrier(num_arrivals=groups, num_barriers=groups),
-        plgpu.Barrier(num_barriers=groups * slots),
-        plgpu.Barrier(num_arrivals=groups),
-    )
+    scratch = {
+        "sides": (
+            tiles.buffer(dtype, groups, blocks, cell.recurrent * BLOCK, BLOCK),
+            plgpu.Barrier(num_arrivals=blocks, num_barriers=groups),
+        ),
+        "ahead": (
+            tiles.buffer(dtype, groups, slots, rows, cell.read * BLOCK),
+            plgpu.Barrier(num_barriers=groups * slots),
+        ),
+        "told": exchange.scratch(shape, rows, BLOCK),
+    }
     if save:
         out += (jax.ShapeDtypeStruct((steps, batch, SAVED * features), dtype),)
-        scratch += (tiles.buffer(dtype, groups, 2, rows, SAVED * BLOCK),)
-    run = tiles.call(shape, body, "gates_forward", out, scratch, dtype, batch // rows)
-    results = run(u, weights, code, start, fresh, fresh_sums)
-    return results if save else (*results, None)
+        scratch["kept"] = tiles.buffer(dtype, groups, 2, rows, SAVED * BLOCK)
+    out += exchange.board(shape, batch, BLOCK)
+    run = tiles.call(shape, body, "gates_forward", out, scratch, batch // rows)
+    ys, last, *kept = run(u, weights, bias, code, start, fresh, fresh_sums)
+    return ys, last, kept[0] if save else None

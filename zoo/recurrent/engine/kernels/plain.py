@@ -13,6 +13,7 @@ def forward(
     shape: Shape,
     u: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array,
     code: jax.Array,
     start: jax.Array,
     fresh: jax.Array,
@@ -26,12 +27,13 @@ def forward(
 
     def step(old, at):
         u, code = at
-        reset, held = (code == RESET)[:, None], (code == HELD)[:, None]
+        reset, held = (_of_features(code == what, old[0]) for what in (RESET, HELD))
         entered = tuple(jnp.where(reset, a, b) for a, b in zip(fresh, old, strict=True))
         h = old[0].astype(dtype).reshape(-1, shape.heads, shape.size)
         sums = jnp.einsum("bnk,gnkj->gbnj", h, kernel, **_SUMS).reshape(fresh_sums.shape)
         sums = jnp.where(reset, fresh_sums, sums)
-        inputs = jnp.moveaxis(separate(u, GATES), -2, 0).astype(jnp.float32)
+        inputs = jnp.moveaxis(separate(u, cell.read), -2, 0).astype(jnp.float32)
+        inputs = jnp.pad(inputs, ((GATES - cell.read, 0), (0, 0), (0, 0))) + bias[:, None]
         added = tuple(a + b for a, b in zip(sums, inputs[: cell.recurrent], strict=True))
         new, kept = cell.forward((*added, *inputs[cell.recurrent :]), entered)
         new = tuple(jnp.where(held, a, b) for a, b in zip(old, new, strict=True))
@@ -57,7 +59,7 @@ def backward(
     def step(carried, at):
         d, d_fresh = carried
         saved, code, d_y = at
-        reset, held = (code == RESET)[:, None], (code == HELD)[:, None]
+        reset, held = (_of_features(code == what, d_y) for what in (RESET, HELD))
         d = (d[0] + d_y.astype(jnp.float32), *d[1:])
         kept = jnp.moveaxis(separate(saved, SAVED), -2, 0).astype(jnp.float32)
         found, through = cell.backward(cell.factors(tuple(kept)), d)
@@ -76,3 +78,8 @@ def backward(
     nothing = jax.tree.map(jnp.zeros_like, last)
     (d, d_fresh), d_sums = jax.lax.scan(step, (last, nothing), (saved, code, d_ys), reverse=True)
     return d_sums, jnp.stack([x.T for x in d]), jnp.stack([x.T for x in d_fresh])
+
+
+def _of_features(said: jax.Array, like: jax.Array) -> jax.Array:
+    """What codes (C, B) say of every feature (B, H)."""
+    return jnp.repeat(said.T, like.shape[-1] // len(said), axis=1)

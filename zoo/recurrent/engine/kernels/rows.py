@@ -1,4 +1,4 @@
-"""A recurrence over all rows of a batch, by the kernel or as a scan, with what vmap makes of it."""
+"""A recurrence over all rows of a batch, by the kernel or as a scan."""
 
 import functools
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from zoo.recurrent.engine.kernels import plain
 from zoo.recurrent.engine.kernels.gates import GATES
 from zoo.recurrent.engine.kernels.layout import RESET, Shape, separate
+from zoo.recurrent.engine.kernels.mapped import mappable
 
 State = tuple[jax.Array, ...]
 
@@ -21,6 +22,7 @@ def forward(
     save: bool,
     u: jax.Array,
     kernel: jax.Array,
+    bias: jax.Array,
     code: jax.Array,
     start: State,
     fresh: State,
@@ -30,8 +32,9 @@ def forward(
     Args:
       shape: see ``Shape``.
       save: whether the backward pass is to follow.
-      u: input sums and biases (T, B, GATES * H), interleaved, in the cell's order.
+      u: what inputs add (T, B, read * H), interleaved, in the cell's order.
       kernel: recurrent kernel (recurrent, heads, d, d), inputs before outputs, dtype of ``u``.
+      bias: of all sums, float32 (GATES, H).
       code: int32 (T, B), see ``layout``.
       start: the first state, h first, float32 arrays (B, H).
       fresh: the state of a reset.
@@ -39,8 +42,10 @@ def forward(
     Returns:
       h after every step (T, B, H), the last state, and what ``backward`` needs, or None.
     """
-    run = functools.partial(_forward, shape, save)
-    return _by_rows(run, (1, None, 1, 0, 0), (1, 0, 1))(u, kernel, code, start, fresh)
+    run = functools.partial(_forward, save)
+    return mappable(run, shape, (1, None, 2, 0, 0), (1, 0, 1))(
+        u, (kernel, bias), code[:, None], start, fresh
+    )
 
 
 def backward(
@@ -65,8 +70,8 @@ def backward(
       The cotangents of all sums (T, B, GATES * H), interleaved, of the first state and of the
       state of a reset.
     """
-    run = functools.partial(_backward, shape)
-    return _by_rows(run, (1, None, 1, 1, 0), (1, 0, 0))(saved, kernel, code, d_ys, d_last)
+    run = mappable(_backward, shape, (1, None, 2, 1, 0), (1, 0, 0))
+    return run(saved, (kernel,), code[:, None], d_ys, d_last)
 
 
 def kernel_gradient(
@@ -82,7 +87,8 @@ def kernel_gradient(
     return jnp.moveaxis(separate(made, GATES), -2, 0)[: shape.cell.recurrent]
 
 
-def _forward(shape, save, u, kernel, code, start, fresh):
+def _forward(save, shape, u, weights, code, start, fresh):
+    kernel, bias = weights
     batch = u.shape[1]
     u, code, (start, fresh) = _padded(shape, batch, u, code, (start, fresh))
     h = fresh[0].astype(u.dtype).reshape(-1, shape.heads, shape.size)
@@ -98,12 +104,13 @@ def _forward(shape, save, u, kernel, code, start, fresh):
     def by_scan(*arguments):
         return plain.forward(shape, *arguments, save=save)
 
-    ys, last, saved = _on_platform(shape, by_kernel, by_scan, u, kernel, code, *tiles, sums)
+    ys, last, saved = _on_platform(shape, by_kernel, by_scan, u, kernel, bias, code, *tiles, sums)
     saved = None if saved is None else saved[:, :batch]
     return ys[:, :batch], _rows_first(last, batch), saved
 
 
-def _backward(shape, saved, kernel, code, d_ys, d_last):
+def _backward(shape, saved, weights, code, d_ys, d_last):
+    (kernel,) = weights
     batch = saved.shape[1]
     saved, code, d_ys, d_last = _padded(shape, batch, saved, code, d_ys, d_last)
 
@@ -150,50 +157,3 @@ def _features_first(state: State) -> jax.Array:
 
 def _rows_first(tiles: jax.Array, batch: int) -> State:
     return tuple(x.T[:batch] for x in tiles)
-
-
-def _by_rows(run: Callable[..., Any], axes: tuple, results: tuple) -> Callable[..., Any]:
-    """A run under whose ``vmap`` what is mapped over are more rows of the batch.
-
-    Args:
-      run: of arrays whose rows lie on the axes that follow.
-      axes: of every argument, None for the recurrent kernel.
-      results: of every result.
-    """
-    call = jax.custom_batching.custom_vmap(run)
-
-    @call.def_vmap
-    def mapped(size: int, is_mapped: Any, *arguments: Any) -> Any:
-        def spread(x: jax.Array, is_mapped: bool) -> jax.Array:
-            return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
-
-        def join(axis: int | None, x: Any, is_mapped: Any) -> Any:
-            if axis is None:
-                return x
-            whole = jax.tree.map(spread, x, is_mapped)
-            return jax.tree.map(
-                lambda x: jnp.moveaxis(x, 0, axis).reshape(
-                    *x.shape[1 : axis + 1], size * x.shape[axis + 1], *x.shape[axis + 2 :]
-                ),
-                whole,
-            )
-
-        def cut(axis: int, x: Any) -> Any:
-            return jax.tree.map(
-                lambda x: jnp.moveaxis(
-                    x.reshape(*x.shape[:axis], size, -1, *x.shape[axis + 1 :]), axis, 0
-                ),
-                x,
-            )
-
-        kernels = [m for axis, m in zip(axes, is_mapped, strict=True) if axis is None]
-        if any(jax.tree.leaves(kernels)):
-            # Every kernel has rows of its own: one after the other.
-            each = jax.tree.map(spread, arguments, tuple(is_mapped))
-            out = jax.lax.map(lambda own: call(*own), each)
-        else:
-            out = call(*map(join, axes, arguments, is_mapped))
-            out = tuple(map(cut, results, out))
-        return out, jax.tree.map(lambda _: True, out)
-
-    return call

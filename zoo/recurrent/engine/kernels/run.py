@@ -13,8 +13,8 @@ from zoo.recurrent.engine import forward_mode
 from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine.derivatives import dense, nothing, pushed, without_zeros
 from zoo.recurrent.engine.kernels import choice, rows, target
-from zoo.recurrent.engine.kernels.gates import CELLS
-from zoo.recurrent.engine.kernels.layout import HELD, RESET, Shape, interleave
+from zoo.recurrent.engine.kernels.gates import CELLS, GATES
+from zoo.recurrent.engine.kernels.layout import HELD, RESET, Shape, interleave, last_gates, separate
 from zoo.recurrent.engine.products import small_weights, stack_kernels
 
 Tree = Any
@@ -43,7 +43,7 @@ class Plan:
         """What the kernels have to know."""
         cell = self.fused.step.cell
         size, interpret = cell.features // cell.heads, target.target().interpret
-        return Shape(CELLS[self.name], cell.heads, size, conditions, interpret)
+        return Shape(CELLS[self.name], cell.heads, size, conditions, self.dtype, interpret)
 
     @property
     def name(self) -> str:
@@ -155,9 +155,8 @@ def _forward(plan, save, weights, fixed, start, xs, signals):
     flat, first, fresh = _arrays(plan, fixed, start, xs)
     code = _code(plan, xs, signals)
     read, bias, recurrent = _parameters(plan, weights)
-    u = plan.fused.arithmetic.multiply(flat, read)
-    u = (u + jnp.broadcast_to(bias, u.shape)).astype(plan.dtype)
-    ys, last, saved = rows.forward(shape, save, u, recurrent, code, first, fresh)
+    u = _product(plan, flat, last_gates(read, GATES, shape.cell.read), plan.dtype)
+    ys, last, saved = rows.forward(shape, save, u, recurrent, bias, code, first, fresh)
     final = tuple(x.reshape(like.shape) for x, like in zip(last[::-1], start, strict=True))
     out = final, _unflat(plan, ys, xs)
     return out, (ys, saved) if save else None
@@ -177,12 +176,12 @@ def _backward(plan, arguments, kept, cotangents):
         shape, saved, recurrent, code, _in_order(plan, d_ys).reshape(ys.shape), d_last
     )
     # Operands of one kind: the compiler would multiply bfloat16 by float32 without tensor cores.
-    d_flat = arithmetic.multiply(d_u, read.T).astype(flat.dtype)
+    d_flat = _product(plan, d_u, read.T, flat.dtype)
     over = ((0, 1), (0, 1)), ((), ())
     d_read = jax.lax.dot_general(
         flat, d_u, over, precision=arithmetic.precision, preferred_element_type=jnp.float32
     )
-    d_bias = jnp.sum(d_u, axis=(0, 1), dtype=jnp.float32)
+    d_bias = separate(jnp.sum(d_u, axis=(0, 1), dtype=jnp.float32), GATES)
     d_recurrent = rows.kernel_gradient(shape, ys, first, fresh, code, d_u)
     made = d_read.astype(read.dtype), d_bias, d_recurrent.astype(recurrent.dtype)
     (d_weights,) = jax.vjp(functools.partial(_parameters, plan), weights)[1](made)
@@ -190,8 +189,16 @@ def _backward(plan, arguments, kept, cotangents):
     return d_weights, d_fixed, d_start, d_xs
 
 
+def _product(plan, x, kernel, dtype):
+    """A product, written in the dtype in which it is read: a wider one takes longer to move."""
+    over = ((x.ndim - 1,), (0,)), ((), ())
+    return jax.lax.dot_general(
+        x, kernel, over, precision=plan.fused.arithmetic.precision, preferred_element_type=dtype
+    )
+
+
 def _parameters(plan, weights):
-    """What inputs are multiplied by (D, GATES * H), what is added, and the recurrent kernel."""
+    """What inputs are multiplied by (D, GATES * H), biases (GATES, H), and the recurrent kernel."""
     cell, sums = plan.fused.step.cell, _SUMS[plan.name]
     kernels = [weights[name]["kernel"] for name, _, _ in sums if name]
     nothing = jnp.zeros_like(kernels[0])
@@ -201,7 +208,7 @@ def _parameters(plan, weights):
     size = cell.features // cell.heads
     recurrent = [weights[name]["kernel"] for _, name, _ in sums if name]
     recurrent = jnp.stack([x.reshape(cell.heads, size, size) for x in recurrent])
-    return interleave(jnp.stack(read, axis=-2)), interleave(jnp.stack(bias)), recurrent
+    return interleave(jnp.stack(read, axis=-2)), jnp.stack(bias), recurrent
 
 
 def _arrays(plan, fixed, start, xs):

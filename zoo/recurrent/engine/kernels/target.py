@@ -21,12 +21,14 @@ class Target:
     Attributes:
       capability: compute capability of the default backend's first device, "" where it has none.
       version: of JAX, its first two numbers.
+      devices: how many devices the default backend has, those of other processes too.
       interpret: how kernels are interpreted where there is no GPU, or False: an
         ``InterpretGPUParams`` of ``jax.experimental.pallas.mosaic_gpu``, from 0.11 on.
     """
 
     capability: str
     version: tuple[int, ...]
+    devices: int = 1
     interpret: Any = False
 
 
@@ -39,7 +41,7 @@ def target() -> Target:
     capability = ""
     if jax.default_backend() == "gpu":
         capability = str(getattr(jax.devices()[0], "compute_capability", ""))
-    return Target(capability, jax.__version_info__[:2])
+    return Target(capability, jax.__version_info__[:2], jax.device_count())
 
 
 def obstacles() -> Iterator[str]:

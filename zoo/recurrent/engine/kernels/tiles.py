@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental.pallas import mosaic_gpu
 
 from zoo.recurrent.engine.kernels.layout import BLOCK, Shape
@@ -29,7 +30,7 @@ SLOTS = 4
 """Steps read ahead, at most."""
 
 
-def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, dtype: Any, tiles: int) -> Any:
+def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, tiles: int) -> Any:
     """The kernel of a body, for so many tiles of rows."""
     return plgpu.kernel(
         body,
@@ -37,13 +38,15 @@ def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, dtype: Any,
         scratch_types=scratch,
         grid=(tiles, shape.heads),
         grid_names=("tile", "head"),
+        cluster=(shape.cluster,),
+        cluster_names=("part",),
         num_threads=shape.groups,
         thread_name="group",
         interpret=shape.interpret,
         kernel_name=name,
         compiler_params=plgpu.CompilerParams(
             # The error of approximate functions is that of bfloat16.
-            approx_math=jnp.dtype(dtype).itemsize == 2,
+            approx_math=jnp.dtype(shape.dtype).itemsize == 2,
             # The compiler would put a barrier around every access of shared memory. None is needed:
             # a thread never reads what threads write there, and between its reads of what a copy
             # brought and the next copy to the same place it commits its writes.
@@ -60,15 +63,17 @@ def buffer(dtype: Any, *shape: int) -> Any:
     return plgpu.SMEM(shape, dtype, transforms=transforms)
 
 
-def operand(shape: Shape, ref: Any) -> Any:
-    """The left operand of a product: a part of the recurrent kernel.
+def operands(shape: Shape, refs: Any) -> list[Any]:
+    """The left operands of a step's products: parts of the recurrent kernel, (blocks, ...).
 
-    From registers, a step does not read it from shared memory: forward and backward took 0.5 to
-    1.0 of the time. Registers hold 16-bit operands, and the interpreter knows none.
+    From registers, a step does not read them from shared memory: forward and backward took 0.5 to
+    1.0 of the time. Registers have room for two; they hold 16-bit operands, and the interpreter
+    knows none.
     """
-    if shape.interpret or jnp.dtype(ref.dtype).itemsize != 2:
-        return ref
-    return plgpu.load(ref, layout=plgpu.Layout.WGMMA)
+    parts = [refs.at[i] for i in range(shape.blocks)]
+    if shape.interpret or jnp.dtype(shape.dtype).itemsize != 2:
+        return parts
+    return [plgpu.load(x, layout=plgpu.Layout.WGMMA) for x in parts[:2]] + parts[2:]
 
 
 def ahead(dtype: Any, steps: int, resident: int, per_step: int) -> int:
@@ -82,6 +87,12 @@ def ahead(dtype: Any, steps: int, resident: int, per_step: int) -> int:
 def load_tile(ref: Any) -> jax.Array:
     """Reads (features, rows) from global memory, as a tensor core's result lies in registers."""
     return plgpu.load(ref, layout=plgpu.Layout.WGMMA, optimized=False)
+
+
+def load_column(ref: Any, rows: int) -> jax.Array:
+    """Reads (features,) from global memory, the same for all rows."""
+    x = plgpu.load(ref, layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
+    return lax.broadcast_in_dim(x, (len(x), rows), (0,))
 
 
 def store_tile(ref: Any, x: jax.Array) -> None:
@@ -99,9 +110,10 @@ def load_transposed(ref: Any, count: int) -> tuple[jax.Array, ...]:
     return split(plgpu.layout_cast(x, plgpu.Layout.WGMMA).astype(jnp.float32), count)
 
 
-def load_code(code: Any, t: Any, tile: Any) -> jax.Array:
-    """Reads the codes of a step's rows."""
-    return plgpu.load(code.at[t, tile], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
+def load_code(shape: Shape, code: Any, t: Any, tile: Any) -> jax.Array:
+    """Reads the codes of a step's rows, for the head of this program."""
+    own = lax.div(lax.axis_index("head"), shape.heads // code.shape[1])
+    return plgpu.load(code.at[t, own, tile], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
 
 
 def transposed(x: jax.Array) -> jax.Array:
@@ -112,6 +124,12 @@ def transposed(x: jax.Array) -> jax.Array:
 def split(x: jax.Array, count: int) -> tuple[jax.Array, ...]:
     """Cuts features into blocks."""
     return tuple(x[i * BLOCK : (i + 1) * BLOCK] for i in range(count))
+
+
+def add_last(whole: Any, part: Any) -> tuple[jax.Array, ...]:
+    """Adds arrays to the last ones of others."""
+    rest = len(whole) - len(part)
+    return (*whole[:rest], *(a + b for a, b in zip(whole[rest:], part, strict=True)))
 
 
 def choose(condition: Any, yes: Any, no: Any) -> Any:
