@@ -51,12 +51,13 @@ def pieces(
         ]
 
     def kits() -> list[str]:
-        # No kernel is taken at the sizes of the kit.
+        # The kernel of a gated layer is not taken at the sizes of the kit.
         return [
             f"kit/{name}/{way}"
             for name in layers
-            for way in implementations(name)
-            if way != "kernel"
+            for ways in (implementations(name),)
+            for way in ways
+            if way != "kernel" or "parallel" in ways
         ]
 
     makers: dict[str, Callable[[], list[str]]] = {

@@ -15,8 +15,8 @@ from tests.rows import rows
 from zoo.recurrent.cell import Kernel, LinearCell
 from zoo.recurrent.engine import linear
 from zoo.recurrent.engine import reference as plain
+from zoo.recurrent.engine.affine import Recurrence
 from zoo.recurrent.engine.products import Arithmetic
-from zoo.recurrent.engine.recurrence import Recurrence
 from zoo.recurrent.engine.step import Step
 from zoo.recurrent.layers.linear import LinearLayer
 from zoo.recurrent.layers.lru import LRU
@@ -154,7 +154,8 @@ def engine_results(kind, given, how):
             plan = plain.Plan(step, arithmetic, reverse)
             return plain.scan(plan, weights, fixed, start, xs, signals)
         keep, length, tree = rest
-        recurrence = Recurrence(reverse, tree, cell.complex_pair, resets="reset" in signals)
+        way = "tree" if tree else "loop"
+        recurrence = Recurrence(reverse, way, cell.complex_pair, resets="reset" in signals)
         plan = linear.Plan(step, arithmetic, jnp.float64, recurrence, length, keep)
         return linear.linear(plan, weights, fixed, start, xs, signals)
 

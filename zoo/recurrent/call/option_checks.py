@@ -207,8 +207,8 @@ _OTHERS: dict[str, tuple[Callable[[type[Cell]], bool], str]] = {
         "before them.",
     ),
     "kernel": (
-        lambda cell: bool(vars(cell).get("equation")),
-        "a kernel has its layer's equation written out. Cure: 'auto'.",
+        lambda cell: bool(vars(cell).get("equation")) or issubclass(cell, LinearCell),
+        "kernels are written for their equations, and for linear recurrences. Cure: 'auto'.",
     ),
 }
 

@@ -94,9 +94,9 @@ def can_run(
         return
     if implementation == "scan":
         raise ShapeError(
-            f"implementation: expected 'auto', 'fused' or 'parallel' for a time axis that is "
-            f"sharded over {names}, got 'scan', whose devices would wait for one another at every "
-            "step."
+            f"implementation: expected 'auto', 'fused', 'parallel' or 'kernel' for a time axis "
+            f"that is sharded over {names}, got 'scan', whose devices would wait for one another "
+            "at every step."
         )
     if history:
         raise ShapeError(

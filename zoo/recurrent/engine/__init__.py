@@ -12,20 +12,23 @@ from zoo.recurrent.engine import fused as _fused
 from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import memory
 from zoo.recurrent.engine import reference as _reference
-from zoo.recurrent.engine.kernels import obstacle, target
+from zoo.recurrent.engine.affine import Recurrence
+from zoo.recurrent.engine.kernels import linear_obstacle, obstacle, target
 from zoo.recurrent.engine.kernels import run as _kernels
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import Arithmetic, Unstacked, small_weights, stack_kernels
-from zoo.recurrent.engine.recurrence import Recurrence
 from zoo.recurrent.engine.sharded import Shared, sharded
 from zoo.recurrent.engine.step import Step
 
 IMPLEMENTATIONS = ("auto", "scan", "fused")
-LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel")
+LINEAR_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "parallel", "kernel")
 KERNEL_IMPLEMENTATIONS = (*IMPLEMENTATIONS, "kernel")
 
 # Platforms where the fused engine was measured to be faster (docs/performance.md).
 _FUSED_PLATFORMS = ("cpu", "gpu")
+
+# Of a linear recurrence; all others are loops.
+_WAYS = {"parallel": "tree", "kernel": "kernel"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +63,16 @@ class Engine:
         return Parts(self.sequence_axes, self.reverse)
 
     def chosen(self, cell: Cell) -> str:
-        """The implementation; with "kernel", another runs where ``obstacle`` finds something.
+        """The implementation; with "kernel", another runs where there is an obstacle to it.
 
         The compiler cannot spread a kernel over devices, and what is traced does not say on how
         many it will run, so that "auto" is a kernel only where there is one device.
         """
         if self.implementation != "auto":
             return self.implementation
-        platform = jax.default_backend()
-        # A loop over steps of a linear recurrence was up to 1,000 times slower on a GPU.
-        if isinstance(cell, LinearCell) and platform != "cpu":
-            return "parallel"
-        if platform == "gpu" and target.target().devices == 1:
+        if jax.default_backend() == "gpu" and target.target().devices == 1:
             return "kernel"
-        return "fused" if platform in _FUSED_PLATFORMS else "scan"
+        return _without_kernel(cell)
 
     def run(
         self,
@@ -123,14 +122,17 @@ class Engine:
     ) -> tuple[Carry, Carry, jax.Array | None]:
         """``run``, in the implementation that was chosen; one step is one step in all of them."""
         cell, chosen = step.cell, self.chosen(step.cell)
+        if chosen == "kernel" and isinstance(cell, LinearCell):
+            chosen = chosen if linear_obstacle(step, start, xs) is None else _without_kernel(cell)
         arithmetic = Arithmetic(self.precision, step.work_dtype)
         alone = not is_symbolic_dim(xs.shape[0]) and xs.shape[0] == 1 and not self.parts
         if isinstance(cell, LinearCell) and chosen != "scan" and not alone:
             weights = jax.tree.map(lambda x: x.astype(step.work_dtype), weights)
             # How a tree is built follows from T, which is no number where it is exported.
-            tree = chosen == "parallel" and not is_symbolic_dim(xs.shape[0])
-            how = Recurrence(self.reverse, tree, cell.complex_pair, "reset" in signals, self.unroll)
-            keep, length = memory.linear(start, xs.shape[0], tree, self.checkpoint_every)
+            way = "loop" if is_symbolic_dim(xs.shape[0]) else _WAYS.get(chosen, "loop")
+            how = Recurrence(self.reverse, way, cell.complex_pair, "reset" in signals, self.unroll)
+            whole = way != "loop"
+            keep, length = memory.linear(start, xs.shape[0], whole, self.checkpoint_every)
             plan = _linear.Plan(step, arithmetic, self.dtype, how, length, keep)
             if self.parts:
                 shared = Shared(plan, self.parts)
@@ -161,6 +163,15 @@ class Engine:
         small = small_weights(weights)
         out = _fused.fused(plan, stacks, small, dict(fixed), start, xs, dict(signals))
         return *out, None
+
+
+def _without_kernel(cell: Cell) -> str:
+    """What was measured to be fastest where no kernel can be run."""
+    platform = jax.default_backend()
+    # A loop over steps of a linear recurrence was up to 1,000 times slower on a GPU.
+    if isinstance(cell, LinearCell) and platform != "cpu":
+        return "parallel"
+    return "fused" if platform in _FUSED_PLATFORMS else "scan"
 
 
 def _one_step(

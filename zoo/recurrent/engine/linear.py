@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from zoo.recurrent.cell import Carry, LinearCell
+from zoo.recurrent.engine.affine import Recurrence
 from zoo.recurrent.engine.blocks import Blocks, first_visited, shift
 from zoo.recurrent.engine.derivatives import dense, differentiable, nothing, pushed
 from zoo.recurrent.engine.elements import cuts, elements
 from zoo.recurrent.engine.products import Arithmetic, ManySteps
-from zoo.recurrent.engine.recurrence import Recurrence, adjoint, recurrence
+from zoo.recurrent.engine.recurrence import adjoint, recurrence
 from zoo.recurrent.engine.step import Step
 
 Tree = Any

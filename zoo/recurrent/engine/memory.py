@@ -63,19 +63,19 @@ def gated(step: Step, xs: jax.Array, checkpoint_every: int | None, unroll: int) 
     return Cut(length, keep, hoist, unroll)
 
 
-def linear(start: Carry, steps: Any, tree: bool, checkpoint_every: int | None) -> tuple[str, Any]:
+def linear(start: Carry, steps: Any, whole: bool, checkpoint_every: int | None) -> tuple[str, Any]:
     """What a linear recurrence keeps for its backward pass, and the steps per block.
 
     Args:
       start: the first carry, arrays (*batch, width).
       steps: T.
-      tree: whether a block is run as a tree, which takes all steps at once.
+      whole: whether the recurrence is run over all steps at once, as a tree or by a kernel.
       checkpoint_every: most steps between the carries that are kept, or None.
     """
     length, row = steps, sum(2 * x.size * x.dtype.itemsize for x in start)
-    if not tree and (is_symbolic_dim(steps) or is_symbolic_dim(row)):
+    if not whole and (is_symbolic_dim(steps) or is_symbolic_dim(row)):
         length = block_length(steps, 64)
-    elif not tree:
+    elif not whole:
         length = block_length(steps, max(16, int(_ELEMENT_BYTES // max(row, 1))))
     if checkpoint_every is not None:
         return "blocks", at_most(length, checkpoint_every)

@@ -1,6 +1,6 @@
-"""The recurrence ``h' = a * h + b`` from its elements, in order or as a tree, with its adjoint.
+"""The recurrence ``h' = a * h + b`` from its elements, run in one of three ways, with its adjoint.
 
-Both ways of running it have the derivative that is written here. A tangent obeys the recurrence
+All ways of running it have the derivative that is written here. A tangent obeys the recurrence
 itself, with what the elements' tangents add in the place of b. A cotangent obeys it backwards:
 ``d = g + a' * d'``, where g is the cotangent of a carry, and a' and d' belong to the step after;
 then d is the cotangent of b, and d times the carry before the step that of a.
@@ -13,53 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.cell import Carry, times
+from zoo.recurrent.cell import Carry
+from zoo.recurrent.engine.affine import Recurrence, loop, loop_back, then
 from zoo.recurrent.engine.blocks import shift
-from zoo.recurrent.engine.derivatives import dense, differentiable
+from zoo.recurrent.engine.derivatives import dense, differentiable, pushed, without_zeros
+from zoo.recurrent.engine.kernels import channels
 
 Tree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Recurrence:
-    """How a recurrence is run.
-
-    Attributes:
-      reverse: whether time runs backwards.
-      associative: whether as a tree (``jax.lax.associative_scan``), or one step after the other.
-      complex_pair: whether the two arrays of a carry are the real and the imaginary part of one.
-      resets: whether a factor that is exactly zero cuts off what was before, be that infinite.
-      unroll: steps per iteration of the loop.
-    """
-
-    reverse: bool = False
-    associative: bool = False
-    complex_pair: bool = False
-    resets: bool = False
-    unroll: int = 1
-
-    def times(self, a: Carry, b: Carry) -> Carry:
-        """The product of factors or states."""
-        return times(a, b, self.complex_pair)
-
-    def affine(self, a: Carry, h: Carry, b: Carry) -> Carry:
-        """``a * h + b``."""
-        product = self.times(a, h)
-        if self.resets:
-            # A tree multiplies factors, too, and what is infinite of them may meet nothing.
-            a = tuple(jnp.broadcast_to(x, y.shape) for x, y in zip(a, product, strict=True))
-            nothing = zip(self.is_zero(a), self.is_zero(h), product, strict=True)
-            product = tuple(jnp.where(a | h, jnp.zeros_like(x), x) for a, h, x in nothing)
-        return tuple(map(jnp.add, product, b))
-
-    def is_zero(self, a: Carry) -> tuple[jax.Array, ...]:
-        """Where numbers are exactly zero; of a complex one, both parts."""
-        zero = tuple(x == 0 for x in a)
-        return (zero[0] & zero[1],) * 2 if self.complex_pair else zero
-
-    def conjugate(self, a: Carry) -> Carry:
-        """What multiplies a cotangent where ``a`` multiplies a value."""
-        return (a[0], -a[1]) if self.complex_pair else a
 
 
 def runs_as_tree() -> bool:
@@ -101,20 +61,13 @@ def adjoint(
     """
     factors = how.conjugate(_through(a, g, cut))
     back = dataclasses.replace(how, reverse=not how.reverse, resets=how.resets or cut is not None)
-    d, start = (_tree_back if how.associative else _loop_back)(back, factors, g, last)
+    d, start = _WAYS_BACK[how.way](back, factors, g, last)
     d_a = how.times(how.conjugate(_entered(before, cut)), d)
     if how.resets:
         # What was before a reset may be infinite, and is nobody's business there.
         nothing = how.is_zero(d)
         d_a = tuple(jnp.where(z, jnp.zeros_like(x), x) for z, x in zip(nothing, d_a, strict=True))
     return tuple(map(_summed_like, d_a, a)), d, start
-
-
-def then(how: Recurrence, earlier: Any, later: Any) -> tuple[Carry, Carry]:
-    """One element that does what two do."""
-    (a_1, b_1), (a_2, b_2) = earlier, later
-    nothing = jax.tree.map(jnp.zeros_like, b_2)
-    return how.affine(a_2, a_1, nothing), how.affine(a_2, b_1, b_2)
 
 
 def _through(a: Carry, like: Carry, cut: Any) -> Carry:
@@ -145,41 +98,7 @@ def _summed_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def _plain(how: Recurrence, a: Carry, b: Carry, start: Carry, cut: Any) -> Carry:
-    return (_tree if how.associative else _loop)(how, a, b, start)
-
-
-def _loop(how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
-    """One step after the other."""
-    moving, at_every = every_step(a, b)
-
-    def advance(h: Carry, at: Any) -> tuple[Carry, Carry]:
-        own, b = at
-        h = how.affine(at_every(own), h, b)
-        return h, h
-
-    over = functools.partial(jax.lax.scan, reverse=how.reverse, unroll=how.unroll)
-    return over(advance, start, (moving, b))[1]
-
-
-def _loop_back(how: Recurrence, a: Carry, g: Carry, last: Carry) -> tuple[Carry, Carry]:
-    """The same for cotangents, which are multiplied after what they meet was added."""
-    moving, at_every = every_step(a, g)
-
-    def advance(d: Carry, at: Any) -> tuple[Carry, Carry]:
-        own, g = at
-        d = tuple(map(jnp.add, d, g))
-        return how.affine(at_every(own), d, jax.tree.map(jnp.zeros_like, d)), d
-
-    over = functools.partial(jax.lax.scan, reverse=how.reverse, unroll=how.unroll)
-    start, d = over(advance, last, (moving, g))
-    return d, start
-
-
-def every_step(a: Carry, b: Carry) -> tuple[Any, Any]:
-    """What of the factors changes over time, and how a step has them all."""
-    if a[0].ndim == b[0].ndim:
-        return a, lambda own: own
-    return None, lambda own: a
+    return _WAYS[how.way](how, a, b, start)
 
 
 def _tree(how: Recurrence, a: Carry, b: Carry, start: Carry) -> Carry:
@@ -204,6 +123,18 @@ def _tree_back(how: Recurrence, a: Carry, g: Carry, last: Carry) -> tuple[Carry,
     d = _tree(how, late, g, zeros)
     first = 0 if how.reverse else -1
     return d, how.affine(_at(a, first), _at(d, first), zeros)
+
+
+# Tangents are pushed through the tree, which JAX transposes as it stands.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _kernel_back(how: Recurrence, a: Carry, g: Carry, last: Carry) -> tuple[Carry, Carry]:
+    return channels.backward(how, a, g, last)
+
+
+@functools.partial(_kernel_back.defjvp, symbolic_zeros=True)
+def _(how: Recurrence, primals: Tree, tangents: Tree) -> tuple[Tree, Tree]:
+    moved = pushed(functools.partial(_tree_back, how), primals, without_zeros(tangents))
+    return _kernel_back(how, *primals), moved
 
 
 def _at(tree: Carry, t: int) -> Carry:
@@ -241,3 +172,5 @@ def _pull(how: Recurrence, residuals: Tree, cotangents: Tree) -> Tree:
 
 
 _run = differentiable(_plain, _forward, _push, _pull)
+_WAYS = {"loop": loop, "tree": _tree, "kernel": channels.forward}
+_WAYS_BACK = {"loop": loop_back, "tree": _tree_back, "kernel": _kernel_back}

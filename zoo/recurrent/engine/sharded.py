@@ -18,13 +18,14 @@ import jax.numpy as jnp
 
 from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine import linear
+from zoo.recurrent.engine.affine import Recurrence
 from zoo.recurrent.engine.blocks import shift
 from zoo.recurrent.engine.derivatives import dense, differentiable
 from zoo.recurrent.engine.elements import cuts
 from zoo.recurrent.engine.linear import Plan
 from zoo.recurrent.engine.parts import Parts
 from zoo.recurrent.engine.products import ManySteps
-from zoo.recurrent.engine.recurrence import Recurrence, adjoint, recurrence
+from zoo.recurrent.engine.recurrence import adjoint, recurrence
 from zoo.recurrent.engine.summary import one, summary
 
 Tree = Any
@@ -77,7 +78,7 @@ def fold(parts: Parts, how: Recurrence, factor: Carry, last: Carry, start: Carry
     factors, lasts = parts.gather((factor, last))
     zeros = tuple(jnp.zeros_like(x[0]) for x in lasts)
     # Few parts make a short loop, and a tree would be built for each number of them.
-    how = dataclasses.replace(how, associative=False)
+    how = dataclasses.replace(how, way="loop")
     return parts.before(recurrence(how, factors, lasts, zeros), start)
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from zoo.recurrent.cell import Carry
-from zoo.recurrent.engine.recurrence import Recurrence, every_step, flipped, then
+from zoo.recurrent.engine.affine import Recurrence, every_step, then
+from zoo.recurrent.engine.recurrence import flipped
 
 
 def summary(how: Recurrence, a: Carry, b: Carry, factor: Carry, h: Carry) -> tuple[Carry, Carry]:
@@ -23,7 +24,7 @@ def summary(how: Recurrence, a: Carry, b: Carry, factor: Carry, h: Carry) -> tup
     Returns:
       The product with all factors of ``a``, and the carry after the last step.
     """
-    if how.associative:
+    if how.way == "tree":
         return then(how, (factor, h), _total(how, a, b))
     moving, at_every = every_step(a, b)
 

@@ -64,8 +64,8 @@ class LeafLayer(RecurrentLayer):
         al. 2017).
       implementation: "scan" is ``nn.scan`` of one step, "fused" computes the same with
         everything possible outside of the time loop, "auto" takes what was measured to be
-        fastest: "fused" on CPUs and GPUs. Linear layers have "parallel" too, ``ScanGRU`` and
-        ``ScanLSTM`` "kernel".
+        fastest: "fused" on CPUs and GPUs. Linear layers have "parallel" and "kernel" too,
+        ``ScanGRU`` and ``ScanLSTM`` have "kernel".
     """
 
     features: int

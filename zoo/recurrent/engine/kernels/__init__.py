@@ -1,5 +1,6 @@
 """Recurrences whose loop over time is inside one GPU kernel, and when they are taken."""
 
 from zoo.recurrent.engine.kernels.choice import obstacle
+from zoo.recurrent.engine.kernels.linear_choice import obstacle as linear_obstacle
 
-__all__ = ["obstacle"]
+__all__ = ["linear_obstacle", "obstacle"]
