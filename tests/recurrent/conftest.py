@@ -1,9 +1,12 @@
 """What the tests of the layers share."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import jax
 import pytest
+
+from tests.recurrent import hopper
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -20,3 +23,11 @@ def full_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def machine() -> Iterator[Callable[..., None]]:
+    """``hopper.put`` for the time of a test, the last one in force."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **differences: stack.enter_context(hopper.put(**differences))
+    jax.clear_caches()

@@ -1,11 +1,9 @@
 """``implementation="kernel"``: interpreted, as a scan, lowered for a GPU; against the fused one."""
 
-import dataclasses
 import functools
 import os
 import subprocess
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,36 +11,13 @@ import numpy as np
 import pytest
 
 import registry
+from tests.recurrent.hopper import KNOWN
 from tests.rows import rows
 from zoo.recurrent.engine.kernels import target
 from zoo.recurrent.engine.kernels.gates import CELLS
 from zoo.recurrent.engine.kernels.layout import Shape
 
-HERE = jax.__version_info__[:2]
-# Told as a version that is known: the tests run with others, too.
-HOPPER = target.Target(target.CAPABILITY, target.VERSIONS[0])
-# JAX 0.10 has no interpreter of Mosaic GPU, and another ``load``: the kernels are not traced there.
-KNOWN = pytest.mark.skipif(HERE < (0, 11), reason="JAX 0.10 has no interpreter for the kernels")
 STEPS, BATCH, INPUTS = 5, 3, 2
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """Puts a machine in the place of this one."""
-
-    def put(**differences: Any) -> None:
-        machine = dataclasses.replace(HOPPER, **differences)
-        monkeypatch.setattr(target, "target", lambda: machine)
-        jax.clear_caches()
-
-    yield put
-    jax.clear_caches()
-
-
-def interpreter() -> Any:
-    from jax.experimental.pallas import mosaic_gpu
-
-    return mosaic_gpu.InterpretGPUParams()
 
 
 def some(shape, seed=0):
@@ -142,7 +117,7 @@ def interpreted_with_all_conditions(case):
 @KNOWN
 @pytest.mark.parametrize("case", rows([*NARROW, *WIDE], NARROW))
 def test_interpreted_with_all_conditions(machine, case):
-    machine(interpret=interpreter())
+    machine(interpreted=True)
     interpreted_with_all_conditions(case)
 
 
@@ -152,11 +127,9 @@ def test_interpreted_with_all_conditions_by_several_thread_blocks(case):
     """In a process of its own: each of a cluster's thread blocks holds one of XLA's threads, of
     which there are no more than cores unless it is told."""
     program = (
-        "import dataclasses\n"
-        "from tests.recurrent import test_kernel as own\n"
-        "machine = dataclasses.replace(own.HOPPER, interpret=own.interpreter())\n"
-        "own.target.target = lambda: machine\n"
-        f"own.interpreted_with_all_conditions({case!r})\n"
+        "from tests.recurrent import hopper, test_kernel\n"
+        "with hopper.put(interpreted=True):\n"
+        f"    test_kernel.interpreted_with_all_conditions({case!r})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -171,7 +144,7 @@ def test_interpreted_with_all_conditions_by_several_thread_blocks(case):
 
 @KNOWN
 def test_interpreted_without_conditions(machine):
-    machine(interpret=interpreter())
+    machine(interpreted=True)
     kernel, fused, variables = layers("scan_gru", features=64)
     xs = some((3, BATCH, INPUTS))
     assert_close(*(values_and_gradients(x, variables, xs) for x in (kernel, fused)), 1e-5)
@@ -246,7 +219,7 @@ def test_vmap(machine, own_kernels, own_resets, times):
 @KNOWN
 @pytest.mark.slow
 def test_interpreted_vmap(machine):
-    machine(interpret=interpreter())
+    machine(interpreted=True)
     assert_close(*mapped_gradients(True, True, 1), 1e-5)
 
 

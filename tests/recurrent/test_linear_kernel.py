@@ -1,8 +1,7 @@
 """``implementation="kernel"`` of linear layers: interpreted, as a loop, and lowered for a GPU."""
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,34 +9,14 @@ import numpy as np
 import pytest
 
 import registry
+from tests.recurrent.hopper import KNOWN
 from tests.rows import rows
 from zoo.recurrent.engine.affine import Recurrence, loop_back
 from zoo.recurrent.engine.kernels import channels, chunks, target
 from zoo.recurrent.engine.recurrence import recurrence
+from zoo.recurrent.functional import linear_recurrence
 
-HERE = jax.__version_info__[:2]
-# Told as a version that is known: the tests run with others, too.
-HOPPER = target.Target(target.CAPABILITY, target.VERSIONS[0])
-# JAX 0.10 has no interpreter of Mosaic GPU, and another ``load``: the kernels are not traced there.
-KNOWN = pytest.mark.skipif(HERE < (0, 11), reason="JAX 0.10 has no interpreter for the kernels")
 LAYERS = registry.names(tag="parallel")
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """Puts a machine in the place of this one."""
-
-    def put(*, interpreted: bool = False, **differences: Any) -> None:
-        machine = dataclasses.replace(HOPPER, **differences)
-        if interpreted:
-            from jax.experimental.pallas import mosaic_gpu
-
-            machine = dataclasses.replace(machine, interpret=mosaic_gpu.InterpretGPUParams())
-        monkeypatch.setattr(target, "target", lambda: machine)
-        jax.clear_caches()
-
-    yield put
-    jax.clear_caches()
 
 
 @pytest.fixture
@@ -411,6 +390,44 @@ def test_where_there_is_no_such_gpu_another_engine_runs(name):
     ]
     assert kernel.kernel_obstacle(xs) is not None
     assert texts[0] == texts[1]
+
+
+@KNOWN
+@pytest.mark.parametrize(
+    "implementation, devices, expected",
+    [("auto", 1, True), ("auto", 2, False), ("kernel", 2, True), ("parallel", 1, False)],
+)
+def test_auto_is_the_kernel_where_there_is_one_gpu(
+    machine, monkeypatch, implementation, devices, expected
+):
+    machine(devices=devices)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    layer, _, variables = layers("scan_min_gru")
+    layer = layer.clone(implementation=implementation)
+    assert ("linear_every" in lowered(lambda xs: layer.apply(variables, None, xs))) == expected
+
+
+@KNOWN
+@pytest.mark.parametrize(
+    "shape, differences, expected",
+    [
+        ((3, 64), {}, True),
+        ((3, 2), {}, False),
+        ((3,), {}, False),
+        ((3, 64), {"devices": 2}, False),
+        ((3, 64), {"capability": "8.0"}, False),
+    ],
+)
+def test_elements_of_ones_own_take_it_too(machine, monkeypatch, shape, differences, expected):
+    machine(**differences)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = lowered(lambda a: linear_recurrence(a, a), jnp.ones(shape))
+    assert ("linear_every" in text) == expected
+
+
+def lowered(run, xs=None):
+    xs = some((3, 2, 2)) if xs is None else xs
+    return jax.jit(run).trace(xs).lower(lowering_platforms=("cuda",)).as_text()
 
 
 def test_time_is_cut_where_channels_are_few():

@@ -20,7 +20,7 @@ WAYS = ("loop", "tree")
 
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
-    monkeypatch.setattr(functional, "runs_as_tree", lambda: request.param == "tree")
+    monkeypatch.setattr(functional, "fastest", lambda _: request.param)
     return request.param
 
 

@@ -18,7 +18,7 @@ from zoo.recurrent.call import (
 from zoo.recurrent.cell import times
 from zoo.recurrent.engine.affine import Recurrence
 from zoo.recurrent.engine.parts import Parts
-from zoo.recurrent.engine.recurrence import recurrence, runs_as_tree
+from zoo.recurrent.engine.recurrence import fastest, recurrence
 from zoo.recurrent.engine.sharded import of_elements
 from zoo.recurrent.layers.gru import ScanGRU
 
@@ -271,7 +271,7 @@ def _recurrence(kind: Any, parts: Parts, _: Any, initial: Any, steps: Any) -> tu
     factors, added, start = apart(a), apart(b), apart(initial)
     how = Recurrence(
         reverse=parts.reverse,
-        way="tree" if runs_as_tree() else "loop",
+        way=fastest(added),
         complex_pair=pair,
         resets=resets is not None,
     )

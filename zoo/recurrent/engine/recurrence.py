@@ -17,14 +17,16 @@ from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine.affine import Recurrence, loop, loop_back, then
 from zoo.recurrent.engine.blocks import shift
 from zoo.recurrent.engine.derivatives import dense, differentiable, pushed, without_zeros
-from zoo.recurrent.engine.kernels import channels
+from zoo.recurrent.engine.kernels import channels, takes_elements
 
 Tree = Any
 
 
-def runs_as_tree() -> bool:
-    """Whether a bare recurrence is run as a tree: on CPU, a loop was measured to be faster."""
-    return jax.default_backend() != "cpu"
+def fastest(b: Carry) -> str:
+    """The way of a bare recurrence that was measured to be fastest, by what is added."""
+    if jax.default_backend() == "cpu":
+        return "loop"
+    return "kernel" if takes_elements(b) else "tree"
 
 
 def recurrence(how: Recurrence, a: Carry, b: Carry, start: Carry, cut: Any = None) -> Carry:

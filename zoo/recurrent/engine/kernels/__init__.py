@@ -2,5 +2,6 @@
 
 from zoo.recurrent.engine.kernels.choice import obstacle
 from zoo.recurrent.engine.kernels.linear_choice import obstacle as linear_obstacle
+from zoo.recurrent.engine.kernels.linear_choice import takes_elements
 
-__all__ = ["linear_obstacle", "obstacle"]
+__all__ = ["linear_obstacle", "obstacle", "takes_elements"]

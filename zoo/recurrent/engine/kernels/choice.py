@@ -66,7 +66,9 @@ def equation(cell: Cell) -> str | None:
 def _obstacles(
     engine: "Engine", step: Step, start: Carry, xs: Any, given: set[str]
 ) -> Iterator[str]:
-    yield from _of_machine()
+    yield from target.obstacles()
+    if not forward_mode.available():
+        yield "this version of JAX lacks what zoo.recurrent.unstable lists for forward mode"
     yield from _of_cell(step.cell)
     yield from _of_head(step.cell, engine.dtype)
     yield from _of_options(engine, step, [x.dtype for x in start])
@@ -74,24 +76,7 @@ def _obstacles(
     if unknown := given - {"reset", "mask", "initial", *_SIGNALS}:
         yield f"steps depend on {', '.join(sorted(unknown))}"
     yield from _of_shapes(xs.shape, step.cell.features)
-    meshes = [jax.typeof(x).sharding.mesh for x in (xs, *start) if isinstance(x, jax.Array)]
-    if not all(mesh.empty for mesh in (jax.sharding.get_abstract_mesh(), *meshes)):
-        yield "the arrays lie on a mesh, over which the compiler cannot spread a kernel"
-
-
-def _of_machine() -> Iterator[str]:
-    here = target.target()
-    if here.capability != target.CAPABILITY:
-        yield (
-            f"the kernel is written for GPUs of compute capability {target.CAPABILITY} (H100, "
-            f"H200), and the default device has {here.capability or 'none'}"
-        )
-    if here.version not in target.VERSIONS:
-        known = " and ".join(".".join(map(str, version)) for version in target.VERSIONS)
-        own = ".".join(map(str, here.version))
-        yield f"the kernel is known to work with JAX {known}, and this is {own}"
-    if not forward_mode.available():
-        yield "this version of JAX lacks what zoo.recurrent.unstable lists for forward mode"
+    yield from target.on_a_mesh(xs, *start)
 
 
 def _of_cell(cell: Cell) -> Iterator[str]:

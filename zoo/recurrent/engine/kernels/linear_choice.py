@@ -1,7 +1,7 @@
 """Whether a call of a linear layer can be run by a kernel, and which condition fails."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels.chunks import CHANNELS
 from zoo.recurrent.engine.step import Step
 
 
@@ -26,12 +27,25 @@ def obstacle(step: Step, start: Carry, xs: Any) -> str | None:
     return next(_obstacles(step, start, xs), None)
 
 
+def takes_elements(added: Carry) -> bool:
+    """Whether a bare recurrence, of which these arrays (T, ...) are added, is run by a kernel."""
+    x = added[0]
+    # Channels are filled up to whole programs.
+    if target.target().devices > 1 or 2 * math.prod(x.shape[1:]) < CHANNELS:
+        return False
+    return next(_of_elements(x, added, x.dtype, x.shape[-1]), None) is None
+
+
 def _obstacles(step: Step, start: Carry, xs: Any) -> Iterator[str]:
+    yield from _of_elements(xs, (xs, *start), step.work_dtype, max(step.cell.widths))
+
+
+def _of_elements(xs: Any, arrays: Iterable[Any], dtype: Any, width: int) -> Iterator[str]:
     yield from target.obstacles()
-    if step.work_dtype != jnp.float32:
-        yield f"the kernel computes in float32, and this layer in {step.work_dtype.name}"
-    yield from _of_shapes(xs.shape, max(step.cell.widths))
-    yield from target.on_a_mesh(xs, *start)
+    if dtype != jnp.float32:
+        yield f"the kernel computes in float32, and this layer in {jnp.dtype(dtype).name}"
+    yield from _of_shapes(xs.shape, width)
+    yield from target.on_a_mesh(*arrays)
 
 
 def _of_shapes(shape: tuple[Any, ...], width: int) -> Iterator[str]:
