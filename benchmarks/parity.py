@@ -10,8 +10,8 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
 """Of the largest entry of each array; a wrong equation is off by about 1."""
 
 _STEPS, _BATCH, _INPUTS, _FEATURES = 24, 4, 6, 8
-# The fewest with which the kernel of a gated layer is taken.
-_KERNEL_FEATURES = 64
+# The fewest and the most with which the kernel of a gated layer is taken.
+_KERNEL_FEATURES = (64, 256)
 
 
 def implementations(name: str) -> list[str]:
@@ -41,8 +41,9 @@ def parity(name: str) -> dict[str, float]:
       name: registered name of a leaf layer, such as "scan_gru".
 
     Returns:
-      By "implementation dtype", the largest error of outputs, last carry and gradients (of
-      parameters, inputs and the first carry), each relative to the largest entry of its array.
+      By "implementation dtype", with "H256" where the size matters, the largest error of outputs,
+      last carry and gradients (of parameters, inputs and the first carry), each relative to the
+      largest entry of its array.
     """
     import jax
 
@@ -52,14 +53,15 @@ def parity(name: str) -> dict[str, float]:
     for implementation in ways:
         # Of a gated layer: that of a linear recurrence takes all sizes, and multiplies nothing.
         kernel = implementation == "kernel" and "parallel" not in ways
-        features = _KERNEL_FEATURES if kernel else _FEATURES
-        expected = _run(name, features, "scan", "float64", cpu)
-        # A kernel multiplies as tensor cores do, and is not taken where more is asked for.
-        precision = contextlib.nullcontext() if kernel else jax.default_matmul_precision("highest")
-        for dtype in ("bfloat16",) if kernel else TOLERANCE:
-            with precision:
-                got = _run(name, features, implementation, dtype, here)
-            found[f"{implementation} {dtype}"] = _error(got, expected)
+        for features in _KERNEL_FEATURES if kernel else (_FEATURES,):
+            expected = _run(name, features, "scan", "float64", cpu)
+            for dtype in ("bfloat16",) if kernel else TOLERANCE:
+                # A kernel multiplies as tensor cores do, and is not taken where more is asked for.
+                highest = jax.default_matmul_precision("highest")
+                with contextlib.nullcontext() if kernel else highest:
+                    got = _run(name, features, implementation, dtype, here)
+                label = f"{implementation} {dtype}" + (f" H{features}" if kernel else "")
+                found[label] = _error(got, expected)
     return found
 
 

@@ -28,7 +28,7 @@ class LinearLayer(LeafLayer):
         addition in the time loop; "parallel" runs those as a tree over time
         (``jax.lax.associative_scan``); "kernel" runs them as GPU kernels, where
         ``kernel_obstacle`` returns None, and as "auto" elsewhere; "auto" is "fused" on CPU, where
-        it was measured to be faster, and "parallel" elsewhere.
+        it was measured to be faster, "kernel" where there is one GPU, and "parallel" elsewhere.
       sequence_axis: the mesh axis that time is shared out over where the layer is called inside of
         ``jax.shard_map``; None where time is whole there. On an explicit mesh the type of xs says
         it. Outside of ``jax.shard_map`` it says nothing. Lengths count the steps of all devices.

@@ -77,7 +77,7 @@ class Reduced:
     """Thread blocks multiply their own cotangents and send each other what is to be added up.
 
     That is 64 numbers of 32 bits per row, in the place of those of all gates in 16, and nobody
-    waits before the product. The other way took 1.2 times as long for 256 features.
+    waits before the product. With the other way, gradients took 1.1 times as long at 256 features.
     """
 
     @staticmethod
