@@ -1,4 +1,4 @@
-"""A Hopper GPU in the place of this machine: what it has, and how its kernels are interpreted."""
+"""A Hopper GPU in the place of this machine, and what layers are asked for on it."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,8 @@ from typing import Any
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from zoo.recurrent.engine.kernels import target
@@ -28,3 +30,24 @@ def put(*, interpreted: bool = False, **differences: Any) -> contextlib.Abstract
     # What was traced before was traced for another.
     jax.clear_caches()
     return mock.patch.object(target, "target", lambda: machine)
+
+
+def some(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def values_and_gradients(layer, variables, xs, carry=None, **given):
+    weights = some((*xs.shape[:-1], layer.features), 1)
+
+    def loss(variables, xs, carry):
+        found = layer.apply(variables, carry, xs, **given)
+        seen = jax.tree.map(
+            lambda x: jnp.where(jnp.isnan(x), jnp.zeros_like(x), x).astype(jnp.float32), found
+        )
+        total = jnp.sum(seen[1] * weights)
+        return total + sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(seen[0])), found
+
+    ask = (0, 1) if carry is None else (0, 1, 2)
+    run = jax.jit(jax.value_and_grad(loss, ask, has_aux=True))
+    (_, found), gradients = run(variables, xs, carry)
+    return found, gradients

@@ -11,17 +11,13 @@ import numpy as np
 import pytest
 
 import registry
-from tests.recurrent.hopper import KNOWN
+from tests.recurrent.hopper import KNOWN, some, values_and_gradients
 from tests.rows import rows
 from zoo.recurrent.engine.kernels import target
 from zoo.recurrent.engine.kernels.gates import CELLS
 from zoo.recurrent.engine.kernels.layout import Shape
 
 STEPS, BATCH, INPUTS = 5, 3, 2
-
-
-def some(shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def layers(name, **options):
@@ -46,23 +42,6 @@ def conditions():
     # In the order of time and against it.
     xs[1, 2], resets[3, 2], resets[0, 2] = np.nan, True, True
     return xs, {"seq_lengths": lengths, "mask": mask, "resets": resets}
-
-
-def values_and_gradients(layer, variables, xs, carry=None, **given):
-    weights = some((*xs.shape[:-1], layer.features), 1)
-
-    def loss(variables, xs, carry):
-        found = layer.apply(variables, carry, xs, **given)
-        seen = jax.tree.map(
-            lambda x: jnp.where(jnp.isnan(x), jnp.zeros_like(x), x).astype(jnp.float32), found
-        )
-        total = jnp.sum(seen[1] * weights)
-        return total + sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(seen[0])), found
-
-    ask = (0, 1) if carry is None else (0, 1, 2)
-    run = jax.jit(jax.value_and_grad(loss, ask, has_aux=True))
-    (_, found), gradients = run(variables, xs, carry)
-    return found, gradients
 
 
 def assert_close(found, expected, tolerance):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import registry
-from tests.recurrent.hopper import KNOWN
+from tests.recurrent.hopper import KNOWN, some, values_and_gradients
 from tests.rows import rows
 from zoo.recurrent.engine.affine import Recurrence, loop_back
 from zoo.recurrent.engine.kernels import channels, chunks, target
@@ -24,10 +24,6 @@ def short_chunks(monkeypatch):
     """Cuts few steps into chunks, of one tile each or more."""
     monkeypatch.setattr(chunks, "_STEPS", 2)
     monkeypatch.setattr(chunks, "_TILES", 1)
-
-
-def some(shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 class Elements(NamedTuple):
@@ -136,23 +132,6 @@ def test_arrays_of_a_carry_that_are_not_one_complex_number(machine):
         assert_close(h[k : k + 1], expected(case, *case.draw(), back=False))
         wanted = expected(case, *case.draw(), back=True)
         assert_close((d[k : k + 1], first[k : k + 1]), wanted)
-
-
-def values_and_gradients(layer, variables, xs, carry=None, **given):
-    weights = some((*xs.shape[:-1], layer.features), 1)
-
-    def loss(variables, xs, carry):
-        found = layer.apply(variables, carry, xs, **given)
-        seen = jax.tree.map(
-            lambda x: jnp.where(jnp.isnan(x), jnp.zeros_like(x), x).astype(jnp.float32), found
-        )
-        total = jnp.sum(seen[1] * weights)
-        return total + sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(seen[0])), found
-
-    ask = (0, 1) if carry is None else (0, 1, 2)
-    run = jax.jit(jax.value_and_grad(loss, ask, has_aux=True))
-    (_, found), gradients = run(variables, xs, carry)
-    return found, gradients
 
 
 def layers(name, **options):

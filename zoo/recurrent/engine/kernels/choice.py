@@ -1,17 +1,15 @@
 """Whether a call can be run by a kernel: a closed list of conditions, and which one fails."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry, Cell
 from zoo.recurrent.engine import forward_mode
-from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels import obstacles
 from zoo.recurrent.engine.kernels.gates import CELLS, SAVED
 from zoo.recurrent.engine.kernels.layout import sizes
 from zoo.recurrent.engine.step import Step
@@ -66,7 +64,7 @@ def equation(cell: Cell) -> str | None:
 def _obstacles(
     engine: "Engine", step: Step, start: Carry, xs: Any, given: set[str]
 ) -> Iterator[str]:
-    yield from target.obstacles()
+    yield from obstacles.of_machine()
     if not forward_mode.available():
         yield "this version of JAX lacks what zoo.recurrent.unstable lists for forward mode"
     yield from _of_cell(step.cell)
@@ -75,8 +73,8 @@ def _obstacles(
     yield from (text for name, text in _SIGNALS.items() if name in given)
     if unknown := given - {"reset", "mask", "initial", *_SIGNALS}:
         yield f"steps depend on {', '.join(sorted(unknown))}"
-    yield from _of_shapes(xs.shape, step.cell.features)
-    yield from target.on_a_mesh(xs, *start)
+    yield from obstacles.of_shape(xs.shape, SAVED * step.cell.features)
+    yield from obstacles.of_mesh(xs, *start)
 
 
 def _of_cell(cell: Cell) -> Iterator[str]:
@@ -116,16 +114,3 @@ def _of_options(engine: "Engine", step: Step, carried: list[Any]) -> Iterator[st
         yield "the kernel keeps what the backward pass needs of every step (checkpoint_every)"
     if engine.history:
         yield "the carry after every step is asked for, and the kernel returns h alone"
-
-
-def _of_shapes(shape: tuple[Any, ...], features: int) -> Iterator[str]:
-    if any(map(is_symbolic_dim, shape)):
-        yield f"the shape of xs is symbolic: {shape}"
-        return
-    steps, batch = shape[0], math.prod(shape[1:-1])
-    if steps < 2:
-        yield "there is one step, for which no loop is needed"
-    if batch < 1 or shape[-1] < 1:
-        yield f"xs are empty: {shape}"
-    if steps * batch * SAVED * features >= 2**31:
-        yield "the backward pass would need arrays of more than 2**31 numbers, which was not tried"

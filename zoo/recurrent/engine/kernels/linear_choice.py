@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
-from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry
-from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels import obstacles, target
 from zoo.recurrent.engine.kernels.chunks import CHANNELS
 from zoo.recurrent.engine.step import Step
 
@@ -41,21 +40,8 @@ def _obstacles(step: Step, start: Carry, xs: Any) -> Iterator[str]:
 
 
 def _of_elements(xs: Any, arrays: Iterable[Any], dtype: Any, width: int) -> Iterator[str]:
-    yield from target.obstacles()
+    yield from obstacles.of_machine()
     if dtype != jnp.float32:
         yield f"the kernel computes in float32, and this layer in {jnp.dtype(dtype).name}"
-    yield from _of_shapes(xs.shape, width)
-    yield from target.on_a_mesh(*arrays)
-
-
-def _of_shapes(shape: tuple[Any, ...], width: int) -> Iterator[str]:
-    if any(map(is_symbolic_dim, shape)):
-        yield f"the shape of xs is symbolic: {shape}"
-        return
-    steps, batch = shape[0], math.prod(shape[1:-1])
-    if steps < 2:
-        yield "there is one step, for which no loop is needed"
-    if batch < 1 or shape[-1] < 1:
-        yield f"xs are empty: {shape}"
-    if steps * batch * width >= 2**31:
-        yield "there would be arrays of more than 2**31 numbers, which was not tried"
+    yield from obstacles.of_shape(xs.shape, width)
+    yield from obstacles.of_mesh(*arrays)
