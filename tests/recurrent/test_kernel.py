@@ -392,6 +392,26 @@ def test_auto_is_the_kernel_where_there_is_one_gpu(
     assert ("gates_forward" in text) == expected
 
 
+@pytest.mark.parametrize("name", ["scan_gru", "scan_min_gru"])
+def test_on_a_cpu_beside_the_gpu_auto_is_what_it_is_on_a_cpu(monkeypatch, name):
+    layer = registry.build(name, features=64)
+    xs = some((9, 2, INPUTS))
+
+    def text():
+        run = jax.jit(lambda xs: layer.init_with_output(jax.random.key(0), None, xs)[0])
+        return run.lower(xs).as_text()
+
+    expected = text()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()
+    for device in ("cpu", jax.devices("cpu")[0]):
+        with jax.default_device(device):
+            assert text() == expected
+    jax.clear_caches()
+    assert text() != expected
+    jax.clear_caches()
+
+
 def test_composites_pass_it_on():
     inner = {"name": "scan_gru", "features": 4, "implementation": "kernel"}
     layer = registry.build("stack", layer={"name": "bidirectional", "layer": inner}, num_layers=2)

@@ -13,6 +13,7 @@ from zoo.recurrent.engine import linear as _linear
 from zoo.recurrent.engine import memory
 from zoo.recurrent.engine import reference as _reference
 from zoo.recurrent.engine.affine import Recurrence
+from zoo.recurrent.engine.backend import platform
 from zoo.recurrent.engine.kernels import linear_obstacle, obstacle, target
 from zoo.recurrent.engine.kernels import run as _kernels
 from zoo.recurrent.engine.parts import Parts
@@ -70,7 +71,7 @@ class Engine:
         """
         if self.implementation != "auto":
             return self.implementation
-        if jax.default_backend() == "gpu" and target.target().devices == 1:
+        if platform() == "gpu" and target.target().devices == 1:
             return "kernel"
         return _without_kernel(cell)
 
@@ -167,11 +168,10 @@ class Engine:
 
 def _without_kernel(cell: Cell) -> str:
     """What was measured to be fastest where no kernel can be run."""
-    platform = jax.default_backend()
     # A loop over steps of a linear recurrence was up to 1,000 times slower on a GPU.
-    if isinstance(cell, LinearCell) and platform != "cpu":
+    if isinstance(cell, LinearCell) and platform() != "cpu":
         return "parallel"
-    return "fused" if platform in _FUSED_PLATFORMS else "scan"
+    return "fused" if platform() in _FUSED_PLATFORMS else "scan"
 
 
 def _one_step(

@@ -7,6 +7,7 @@ import jax
 from jax.export import is_symbolic_dim
 
 from zoo.recurrent.cell import Carry, Cell
+from zoo.recurrent.engine.backend import platform
 from zoo.recurrent.engine.blocks import at_most, block_length
 from zoo.recurrent.engine.step import Step
 
@@ -50,7 +51,7 @@ def gated(step: Step, xs: jax.Array, checkpoint_every: int | None, unroll: int) 
       checkpoint_every: most steps between the carries that are kept, or None.
       unroll: the least steps per iteration of the loops.
     """
-    if jax.default_backend() == "gpu":
+    if platform() == "gpu":
         keep, length = _on_gpu(step, xs)
         hoist = True
         unroll = unroll if is_symbolic_dim(xs.shape[0]) else max(unroll, _GPU_UNROLL)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine.affine import Recurrence, loop, loop_back, then
+from zoo.recurrent.engine.backend import platform
 from zoo.recurrent.engine.blocks import shift
 from zoo.recurrent.engine.derivatives import dense, differentiable, pushed, without_zeros
 from zoo.recurrent.engine.kernels import channels, takes_elements
@@ -24,7 +25,7 @@ Tree = Any
 
 def fastest(b: Carry) -> str:
     """The way of a bare recurrence that was measured to be fastest, by what is added."""
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return "loop"
     return "kernel" if takes_elements(b) else "tree"
 

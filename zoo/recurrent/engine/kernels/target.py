@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from zoo.recurrent.engine.backend import platform
+
 VERSIONS = ((0, 11), (0, 12))
 """Versions of JAX with which the kernels were seen to be right on a card."""
 
@@ -37,6 +39,6 @@ def target() -> Target:
     (``jax.clear_caches``), since they depend on it without knowing.
     """
     capability = ""
-    if jax.default_backend() == "gpu":
+    if platform() == "gpu":
         capability = str(getattr(jax.devices()[0], "compute_capability", ""))
     return Target(capability, jax.__version_info__[:2], jax.device_count())
