@@ -138,6 +138,12 @@ def test_times_are_relative_to_a_gru_of_the_newest_run(tmp_path) -> None:
     assert speed.times(speed.runs(tmp_path)) == {"scan_gru": 1.0, "scan_slstm": 1.5}
 
 
+def test_every_file_of_measurements_can_be_read() -> None:
+    runs = speed.runs(ROOT / "docs" / "measurements")
+    assert {"scan_gru", "scan_lstm"} <= set(speed.comparisons(runs))
+    assert speed.times(runs)["scan_gru"] == 1.0
+
+
 def test_conversions_are_those_of_the_table() -> None:
     table = ROOT / "docs" / "convert.md"
     found = {own.library: own for own in conversions.conversions(table, "scan_gru")}
