@@ -13,7 +13,7 @@ import pytest
 import registry
 from tests.recurrent.hopper import KNOWN, some, values_and_gradients
 from tests.rows import rows
-from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels import mapped, obstacles, target
 from zoo.recurrent.engine.kernels.gates import CELLS
 from zoo.recurrent.engine.kernels.layout import Shape
 
@@ -193,6 +193,17 @@ def test_vmap(machine, own_kernels, own_resets, times):
     """What is mapped over becomes rows, or heads where each has a kernel of its own."""
     machine()
     assert_close(*mapped_gradients(own_kernels, own_resets, times), 1e-5)
+
+
+@KNOWN
+@pytest.mark.parametrize("own_kernels", [False, True])
+def test_vmap_of_what_would_be_too_large(machine, monkeypatch, own_kernels):
+    machine()
+    # One run has 3 * 2 * 5 * 128 numbers in its largest array.
+    monkeypatch.setattr(obstacles, "MOST", 3841)
+    monkeypatch.setattr(mapped, "_as_features", None)
+    monkeypatch.setattr(mapped, "_as_rows", None)
+    assert_close(*mapped_gradients(own_kernels, True, 1), 1e-5)
 
 
 @KNOWN

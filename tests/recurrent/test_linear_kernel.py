@@ -12,7 +12,7 @@ import registry
 from tests.recurrent.hopper import KNOWN, some, values_and_gradients
 from tests.rows import rows
 from zoo.recurrent.engine.affine import Recurrence, loop_back
-from zoo.recurrent.engine.kernels import channels, chunks, target
+from zoo.recurrent.engine.kernels import channels, chunks, obstacles, target
 from zoo.recurrent.engine.recurrence import recurrence
 from zoo.recurrent.functional import linear_recurrence
 
@@ -260,8 +260,11 @@ def test_vmap(machine, short_chunks, name, mapped):
 
 
 @KNOWN
-def test_vmap_of_gradients(machine):
+@pytest.mark.parametrize("most", [2**31, 6 * 3 * 5 + 1])
+def test_vmap_of_gradients(machine, monkeypatch, most):
+    """Also where two runs at once would be too large, which one alone is not."""
     machine()
+    monkeypatch.setattr(obstacles, "MOST", most)
     kernel, fused, variables = layers("scan_min_gru")
     many = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), variables)
     xs = some((2, 6, 3, 2))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from zoo.recurrent.cell import Carry
 from zoo.recurrent.engine.affine import Recurrence, loop, loop_back
 from zoo.recurrent.engine.blocks import shift
-from zoo.recurrent.engine.kernels import target
+from zoo.recurrent.engine.kernels import obstacles, target
 from zoo.recurrent.engine.kernels.chunks import CHANNELS, Cut, cut
 
 Tree = Any
@@ -81,15 +81,22 @@ def _more_channels(run: Callable) -> Callable:
 
     @call.def_vmap
     def mapped(size: int, is_mapped: Tree, *arguments: Tree) -> tuple[Tree, Tree]:
+        def spread(x: jax.Array, is_mapped: bool) -> jax.Array:
+            return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
+
         def join(x: jax.Array, is_mapped: bool) -> jax.Array:
-            x = x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
+            x = spread(x, is_mapped)
             return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size * x.shape[-1])
 
         def apart(x: jax.Array) -> jax.Array:
             return jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0)
 
-        out = call(*jax.tree.map(join, arguments, tuple(is_mapped)))
-        out = jax.tree.map(apart, out)
+        *_, steps, width = arguments[1][0].shape
+        if size * steps * width >= obstacles.MOST:
+            each = jax.tree.map(spread, arguments, tuple(is_mapped))
+            out = jax.lax.map(lambda own: call(*own), each)
+        else:
+            out = jax.tree.map(apart, call(*jax.tree.map(join, arguments, tuple(is_mapped))))
         return out, jax.tree.map(lambda _: True, out)
 
     return call

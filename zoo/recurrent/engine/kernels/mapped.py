@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from zoo.recurrent.engine.kernels import obstacles
+from zoo.recurrent.engine.kernels.gates import SAVED
 from zoo.recurrent.engine.kernels.layout import Shape
 
 
@@ -17,7 +19,7 @@ def mappable(
     """A run of which ``vmap`` makes one that is wider, so that it is one kernel still.
 
     What is mapped over are rows where all have the same parameters, and heads where every one has
-    its own, as the members of an ensemble.
+    its own, as the members of an ensemble. Only what would be too large runs one after the other.
 
     Args:
       run: takes a shape and arrays whose last axis is that of features: inputs, parameters as a
@@ -35,7 +37,11 @@ def mappable(
             return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
 
         _, own_weights, own_code, *_ = is_mapped
-        if any(own_weights):
+        *_, steps, _, batch = arguments[2].shape
+        if size * steps * batch * SAVED * shape.heads * shape.size >= obstacles.MOST:
+            each = jax.tree.map(spread, arguments, tuple(is_mapped))
+            out = jax.lax.map(lambda own: call(*own), each)
+        elif any(own_weights):
             inputs, weights, code, *others = arguments
             whole = jax.tree.map(spread, (inputs, *others), (is_mapped[0], *is_mapped[3:]))
             inputs, *others = jax.tree.map(_as_features, whole)

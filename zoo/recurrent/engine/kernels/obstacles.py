@@ -9,6 +9,9 @@ from jax.export import is_symbolic_dim
 
 from zoo.recurrent.engine.kernels import target
 
+MOST = 2**31
+"""Numbers in an array, of which kernels take fewer: indices have 32 bits."""
+
 
 def of_machine() -> Iterator[str]:
     """What is wrong with the machine."""
@@ -46,5 +49,5 @@ def of_shape(shape: tuple[Any, ...], width: int) -> Iterator[str]:
         yield "there is one step, for which no loop is needed"
     if batch < 1 or shape[-1] < 1:
         yield f"xs are empty: {shape}"
-    if steps * batch * width >= 2**31:
-        yield "there would be arrays of more than 2**31 numbers, which was not tried"
+    if steps * batch * width >= MOST:
+        yield "there would be arrays of 2**31 numbers or more, which was not tried"
