@@ -11,7 +11,7 @@ def platform() -> str:
       ...     platform()
       'cpu'
     """
-    default = jax.config.jax_default_device
+    default = getattr(jax.config, "jax_default_device", None)
     if default is None:
         return jax.default_backend()
     name = default if isinstance(default, str) else default.platform
