@@ -201,7 +201,7 @@ def test_vmap_of_what_would_be_too_large(machine, monkeypatch, own_kernels):
     machine()
     # One run has 3 * 2 * 5 * 128 numbers in its largest array.
     monkeypatch.setattr(obstacles, "MOST", 3841)
-    monkeypatch.setattr(mapped, "_as_features", None)
+    monkeypatch.setattr(mapped, "as_features", None)
     monkeypatch.setattr(mapped, "_as_rows", None)
     assert_close(*mapped_gradients(own_kernels, True, 1), 1e-5)
 

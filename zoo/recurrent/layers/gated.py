@@ -5,11 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.linen import initializers
 from flax.typing import Initializer
 
-from zoo.recurrent.call import checks, option_checks
+from zoo.recurrent.call import option_checks
 from zoo.recurrent.cell import Cell, Kernel
 from zoo.recurrent.engine.kernels import obstacle
 from zoo.recurrent.layers.leaf import LeafLayer
@@ -107,20 +106,11 @@ class GatedLayer(LeafLayer):
           >>> layer.kernel_obstacle(xs, history=True) is None
           False
         """
-        axis = checks.normal_axis(self.time_axis, len(xs.shape), feature_axes=self.feature_axes)
-        one_step = (*xs.shape[:axis], *xs.shape[axis + 1 :])
-        own = jax.ShapeDtypeStruct((), self.param_dtype)
-        program = self._program(xs, own, axis, history)
+        program, start, xs = self._asked(xs, history)
         signals = set() if self.truncate_every is None else {"cut"}
         if self.recurrent_dropout_rate and not deterministic:
             signals.add("recurrent_dropout")
-        start = jax.tree.leaves(self.carry_spec(one_step))
-        if isinstance(xs, jax.Array):
-            xs = jnp.moveaxis(xs, axis, 0)
-        else:
-            xs = jax.ShapeDtypeStruct((xs.shape[axis], *one_step), xs.dtype)
-        given = dict.fromkeys(signals)
-        return obstacle(program.engine, program.step, tuple(start), xs, given, {})
+        return obstacle(program.engine, program.step, start, xs, dict.fromkeys(signals), {})
 
     @nn.nowrap
     def _kernel_init(self, name: str, kernel: Kernel, inputs: int) -> Initializer:

@@ -4,10 +4,9 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from zoo.recurrent.call import checks, options, sequence
 from zoo.recurrent.call import option_checks as takes
+from zoo.recurrent.call import options, sequence
 from zoo.recurrent.call.conditions import Conditions
 from zoo.recurrent.call.options import Option
 from zoo.recurrent.contract import Carry, only_declares
@@ -78,13 +77,5 @@ class LinearLayer(LeafLayer):
           >>> layer.kernel_obstacle(jnp.ones((1, 2, 3))) is None
           False
         """
-        axis = checks.normal_axis(self.time_axis, len(xs.shape), feature_axes=self.feature_axes)
-        one_step = (*xs.shape[:axis], *xs.shape[axis + 1 :])
-        own = jax.ShapeDtypeStruct((), self.param_dtype)
-        step = self._program(xs, own, axis).step
-        start = jax.tree.leaves(self.carry_spec(one_step))
-        if isinstance(xs, jax.Array):
-            xs = jnp.moveaxis(xs, axis, 0)
-        else:
-            xs = jax.ShapeDtypeStruct((xs.shape[axis], *one_step), xs.dtype)
-        return linear_obstacle(step, tuple(start), xs)
+        program, start, xs = self._asked(xs)
+        return linear_obstacle(program.step, start, xs)

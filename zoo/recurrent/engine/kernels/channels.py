@@ -7,6 +7,7 @@ where the second pass begins.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from zoo.recurrent.engine.affine import Recurrence, loop, loop_back
 from zoo.recurrent.engine.blocks import shift
 from zoo.recurrent.engine.kernels import obstacles, target
 from zoo.recurrent.engine.kernels.chunks import CHANNELS, Cut, cut
+from zoo.recurrent.engine.kernels.mapped import as_features, mapped_over, of_features
 
 Tree = Any
 
@@ -66,10 +68,7 @@ def _run(
         def plain(*arguments: Carry) -> Any:
             return by_loop(dataclasses.replace(how, way="loop"), *arguments)
 
-        if target.target().interpret:
-            return kernel(*arguments)
-        # What was traced for a GPU may be compiled for a CPU beside it, which is known only then.
-        return jax.lax.platform_dependent(*arguments, cuda=kernel, default=plain)
+        return target.by_kernel(kernel, plain, target.target().interpret, *arguments)
 
     found = _more_channels(run)(*flat)
     return jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *shape[1:]), found)
@@ -81,22 +80,13 @@ def _more_channels(run: Callable) -> Callable:
 
     @call.def_vmap
     def mapped(size: int, is_mapped: Tree, *arguments: Tree) -> tuple[Tree, Tree]:
-        def spread(x: jax.Array, is_mapped: bool) -> jax.Array:
-            return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
-
-        def join(x: jax.Array, is_mapped: bool) -> jax.Array:
-            x = spread(x, is_mapped)
-            return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size * x.shape[-1])
-
-        def apart(x: jax.Array) -> jax.Array:
-            return jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0)
-
         *_, steps, width = arguments[1][0].shape
+        whole = mapped_over(size, arguments, tuple(is_mapped))
         if size * steps * width >= obstacles.MOST:
-            each = jax.tree.map(spread, arguments, tuple(is_mapped))
-            out = jax.lax.map(lambda own: call(*own), each)
+            out = jax.lax.map(lambda own: call(*own), whole)
         else:
-            out = jax.tree.map(apart, call(*jax.tree.map(join, arguments, tuple(is_mapped))))
+            out = call(*jax.tree.map(as_features, whole))
+            out = jax.tree.map(functools.partial(of_features, size), out)
         return out, jax.tree.map(lambda _: True, out)
 
     return call

@@ -92,15 +92,13 @@ def interleave(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(cut, -3, -2).reshape(*leading, gates * features)
 
 
-def last_gates(x: jax.Array, gates: int, count: int) -> jax.Array:
-    """The last of interleaved gates, interleaved."""
-    *leading, width = x.shape
-    cut = x.reshape(*leading, width // (gates * BLOCK), gates, BLOCK)
-    return cut[..., gates - count :, :].reshape(*leading, -1)
-
-
 def separate(x: jax.Array, gates: int) -> jax.Array:
     """Undoes ``interleave``."""
     *leading, width = x.shape
     cut = x.reshape(*leading, width // (gates * BLOCK), gates, BLOCK)
     return jnp.moveaxis(cut, -2, -3).reshape(*leading, gates, width // gates)
+
+
+def last_gates(x: jax.Array, gates: int, count: int) -> jax.Array:
+    """The last of interleaved gates, interleaved."""
+    return interleave(separate(x, gates)[..., gates - count :, :])

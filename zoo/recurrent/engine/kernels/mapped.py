@@ -33,28 +33,25 @@ def mappable(
 
     @call.def_vmap
     def mapped(size: int, is_mapped: Sequence[Any], *arguments: Any) -> Any:
-        def spread(x: jax.Array, is_mapped: bool) -> jax.Array:
-            return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
-
+        spread = functools.partial(mapped_over, size)
         _, own_weights, own_code, *_ = is_mapped
         *_, steps, _, batch = arguments[2].shape
         if size * steps * batch * SAVED * shape.heads * shape.size >= obstacles.MOST:
-            each = jax.tree.map(spread, arguments, tuple(is_mapped))
-            out = jax.lax.map(lambda own: call(*own), each)
+            out = jax.lax.map(lambda own: call(*own), spread(arguments, tuple(is_mapped)))
         elif any(own_weights):
             inputs, weights, code, *others = arguments
-            whole = jax.tree.map(spread, (inputs, *others), (is_mapped[0], *is_mapped[3:]))
-            inputs, *others = jax.tree.map(_as_features, whole)
-            weights = jax.tree.map(spread, weights, tuple(own_weights))
+            whole = spread((inputs, *others), (is_mapped[0], *is_mapped[3:]))
+            inputs, *others = jax.tree.map(as_features, whole)
+            weights = spread(weights, tuple(own_weights))
             weights = jax.tree.map(functools.partial(_joined, 1), weights)
             wide = dataclasses.replace(shape, heads=size * shape.heads)
             if own_code or code.shape[1] > 1:
                 code = _joined(1, spread(code, own_code))
             out = mappable(run, wide, axes, results)(inputs, weights, code, *others)
-            out = jax.tree.map(functools.partial(_of_features, size), out)
+            out = jax.tree.map(functools.partial(of_features, size), out)
         else:
             keep = jax.tree.map(lambda _: True, own_weights)
-            whole = jax.tree.map(spread, arguments, (is_mapped[0], keep, *is_mapped[2:]))
+            whole = spread(arguments, (is_mapped[0], keep, *is_mapped[2:]))
             out = call(*map(_as_rows, axes, whole))
             out = tuple(map(functools.partial(_of_rows, size), results, out))
         return out, jax.tree.map(lambda _: True, out)
@@ -62,11 +59,22 @@ def mappable(
     return call
 
 
-def _as_features(x: jax.Array) -> jax.Array:
+def mapped_over(size: int, tree: Any, is_mapped: Any) -> Any:
+    """Arrays that all have the axis that is mapped over, repeated where they had none."""
+
+    def spread(x: jax.Array, is_mapped: bool) -> jax.Array:
+        return x if is_mapped else jnp.broadcast_to(x[None], (size, *x.shape))
+
+    return jax.tree.map(spread, tree, is_mapped)
+
+
+def as_features(x: jax.Array) -> jax.Array:
+    """Makes features, the last axis, of what is mapped over, the first."""
     return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
 
 
-def _of_features(size: int, x: jax.Array) -> jax.Array:
+def of_features(size: int, x: jax.Array) -> jax.Array:
+    """Undoes ``as_features``."""
     return jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0)
 
 

@@ -38,9 +38,13 @@ def backward(
     steps, batch, features = d_ys.shape
     dtype, rows = saved.dtype, shape.rows(batch)
     way = products(shape)
-    back_scratch = way.scratch(shape, rows)
-    resident = tiles.elements(back_scratch, dtype)
-    slots = tiles.ahead(dtype, steps, resident, groups * rows * (SAVED + 1) * BLOCK)
+    scratch = {"back": way.scratch(shape, rows)}
+    slots = tiles.ahead(dtype, steps, scratch, groups * rows * (SAVED + 1) * BLOCK)
+    scratch["ahead"] = (
+        tiles.buffer(dtype, groups, slots, rows, SAVED * BLOCK),
+        tiles.buffer(dtype, groups, slots, rows, BLOCK),
+        plgpu.Barrier(num_arrivals=2, num_barriers=groups * slots),
+    )
 
     # [head, input block, output block, input, gate and output]
     weights = kernel.reshape(cell.recurrent, shape.heads, blocks, BLOCK, blocks, BLOCK)
@@ -120,14 +124,6 @@ def backward(
 
     state = jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32)
     out = (jax.ShapeDtypeStruct((steps, batch, GATES * features), dtype), state, state)
-    scratch = {
-        "ahead": (
-            tiles.buffer(dtype, groups, slots, rows, SAVED * BLOCK),
-            tiles.buffer(dtype, groups, slots, rows, BLOCK),
-            plgpu.Barrier(num_arrivals=2, num_barriers=groups * slots),
-        ),
-        "back": back_scratch,
-    }
     out += way.board(shape, batch)
     run = tiles.call(shape, body, "gates_backward", out, scratch, batch // rows)
     return run(saved, weights, code, d_ys, d_last)[:3]

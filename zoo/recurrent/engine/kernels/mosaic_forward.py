@@ -45,9 +45,20 @@ def forward(
     steps, batch, width = u.shape
     features = width // cell.read
     dtype, rows = u.dtype, shape.rows(batch)
-    resident = groups * blocks * cell.recurrent * BLOCK * BLOCK + 2 * blocks * rows * BLOCK
-    resident += 2 * groups * rows * SAVED * BLOCK if save else 0
-    slots = tiles.ahead(dtype, steps, resident, groups * rows * cell.read * BLOCK)
+    scratch = {
+        "sides": (
+            tiles.buffer(dtype, groups, blocks, cell.recurrent * BLOCK, BLOCK),
+            plgpu.Barrier(num_arrivals=blocks, num_barriers=groups),
+        ),
+        "told": exchange.scratch(shape, rows, BLOCK),
+    }
+    if save:
+        scratch["kept"] = tiles.buffer(dtype, groups, 2, rows, SAVED * BLOCK)
+    slots = tiles.ahead(dtype, steps, scratch, groups * rows * cell.read * BLOCK)
+    scratch["ahead"] = (
+        tiles.buffer(dtype, groups, slots, rows, cell.read * BLOCK),
+        plgpu.Barrier(num_barriers=groups * slots),
+    )
 
     # [head, output block, gate and output, input]: what one warpgroup multiplies by lies together.
     weights = kernel.reshape(cell.recurrent, shape.heads, shape.size, blocks, BLOCK)
@@ -146,20 +157,8 @@ def forward(
         jax.ShapeDtypeStruct((steps, batch, features), dtype),
         jax.ShapeDtypeStruct((cell.states, features, batch), jnp.float32),
     )
-    scratch = {
-        "sides": (
-            tiles.buffer(dtype, groups, blocks, cell.recurrent * BLOCK, BLOCK),
-            plgpu.Barrier(num_arrivals=blocks, num_barriers=groups),
-        ),
-        "ahead": (
-            tiles.buffer(dtype, groups, slots, rows, cell.read * BLOCK),
-            plgpu.Barrier(num_barriers=groups * slots),
-        ),
-        "told": exchange.scratch(shape, rows, BLOCK),
-    }
     if save:
         out += (jax.ShapeDtypeStruct((steps, batch, SAVED * features), dtype),)
-        scratch["kept"] = tiles.buffer(dtype, groups, 2, rows, SAVED * BLOCK)
     out += exchange.board(shape, batch, BLOCK)
     run = tiles.call(shape, body, "gates_forward", out, scratch, batch // rows)
     ys, last, *kept = run(u, weights, bias, code, start, fresh, fresh_sums)

@@ -1,13 +1,12 @@
 """A recurrence over all rows of a batch, by the kernel or as a scan."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrent.engine.kernels import plain
+from zoo.recurrent.engine.kernels import plain, target
 from zoo.recurrent.engine.kernels.gates import GATES
 from zoo.recurrent.engine.kernels.layout import RESET, Shape, separate
 from zoo.recurrent.engine.kernels.mapped import mappable
@@ -104,7 +103,9 @@ def _forward(save, shape, u, weights, code, start, fresh):
     def by_scan(*arguments):
         return plain.forward(shape, *arguments, save=save)
 
-    ys, last, saved = _on_platform(shape, by_kernel, by_scan, u, kernel, bias, code, *tiles, sums)
+    ys, last, saved = target.by_kernel(
+        by_kernel, by_scan, shape.interpret, u, kernel, bias, code, *tiles, sums
+    )
     saved = None if saved is None else saved[:, :batch]
     return ys[:, :batch], _rows_first(last, batch), saved
 
@@ -123,21 +124,10 @@ def _backward(shape, saved, weights, code, d_ys, d_last):
         return plain.backward(shape, *arguments)
 
     tiles = _features_first(d_last)
-    found = _on_platform(shape, by_kernel, by_scan, saved, kernel, code, d_ys, tiles)
-    d_sums, d_start, d_fresh = found
+    d_sums, d_start, d_fresh = target.by_kernel(
+        by_kernel, by_scan, shape.interpret, saved, kernel, code, d_ys, tiles
+    )
     return d_sums[:, :batch], _rows_first(d_start, batch), _rows_first(d_fresh, batch)
-
-
-def _on_platform(
-    shape: Shape, by_kernel: Callable[..., Any], by_scan: Callable[..., Any], *arguments: Any
-) -> Any:
-    """Runs the kernel, or a scan where a program that was traced for a GPU is compiled for another.
-
-    Such as one whose arrays were put on a CPU beside the GPU, which is known only then.
-    """
-    if shape.interpret:
-        return by_kernel(*arguments)
-    return jax.lax.platform_dependent(*arguments, cuda=by_kernel, default=by_scan)
 
 
 def _padded(shape: Shape, batch: int, *trees: Any) -> Any:

@@ -191,10 +191,7 @@ def _backward(plan, arguments, kept, cotangents):
 
 def _product(plan, x, kernel, dtype):
     """A product, written in the dtype in which it is read: a wider one takes longer to move."""
-    over = ((x.ndim - 1,), (0,)), ((), ())
-    return jax.lax.dot_general(
-        x, kernel, over, precision=plan.fused.arithmetic.precision, preferred_element_type=dtype
-    )
+    return dataclasses.replace(plan.fused.arithmetic, work_dtype=dtype).multiply(x, kernel)
 
 
 def _parameters(plan, weights):

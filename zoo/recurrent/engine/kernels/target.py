@@ -1,6 +1,7 @@
 """What a program is traced for: the seam between the kernels and the machine."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,3 +43,15 @@ def target() -> Target:
     if platform() == "gpu":
         capability = str(getattr(jax.devices()[0], "compute_capability", ""))
     return Target(capability, jax.__version_info__[:2], jax.device_count())
+
+
+def by_kernel(
+    kernel: Callable[..., Any], loop: Callable[..., Any], interpret: Any, *arguments: Any
+) -> Any:
+    """Runs a kernel, or a loop where a program that was traced for a GPU is compiled for another.
+
+    Such as one whose arrays were put on a CPU beside the GPU, which is known only then.
+    """
+    if interpret:
+        return kernel(*arguments)
+    return jax.lax.platform_dependent(*arguments, cuda=kernel, default=loop)

@@ -49,8 +49,8 @@ def call(shape: Shape, body: Any, name: str, out: Any, scratch: Any, tiles: int)
             # The error of approximate functions is that of bfloat16.
             approx_math=jnp.dtype(shape.dtype).itemsize == 2,
             # The compiler would put a barrier around every access of shared memory. None is needed:
-            # a thread never reads what threads write there, and between its reads of what a copy
-            # brought and the next copy to the same place it commits its writes.
+            # a thread reads there what copies brought, or thread blocks sent, for which it waits;
+            # and between its reads and the next copy to the same place it commits its writes.
             unsafe_no_auto_barriers=True,
             lowering_semantics=plgpu.LoweringSemantics.Warpgroup,
         ),
@@ -77,17 +77,12 @@ def operands(shape: Shape, refs: Any, count: int) -> list[Any]:
     return [plgpu.load(x, layout=plgpu.Layout.WGMMA) for x in parts[:2]] + parts[2:]
 
 
-def elements(scratch: Any, dtype: Any) -> int:
-    """The shared memory of buffers, in numbers of a dtype."""
-    buffers = [x for x in jax.tree.leaves(scratch) if hasattr(x, "shape")]
-    size = sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in buffers)
-    return size // jnp.dtype(dtype).itemsize
-
-
-def ahead(dtype: Any, steps: int, resident: int, per_step: int) -> int:
-    """Steps that can be read ahead, with so many elements resident and so many per step."""
-    free = SHARED_BYTES // jnp.dtype(dtype).itemsize - resident
-    slots = min(SLOTS, steps, free // per_step)
+def ahead(dtype: Any, steps: int, resident: Any, per_step: int) -> int:
+    """Steps that can be read ahead, beside what is resident, with so many elements per step."""
+    # Barriers, which have no shape, are in the room that is left for them.
+    buffers = [x for x in jax.tree.leaves(resident) if hasattr(x, "shape")]
+    taken = sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in buffers)
+    slots = min(SLOTS, steps, (SHARED_BYTES - taken) // (per_step * jnp.dtype(dtype).itemsize))
     assert slots >= 1, "choice.obstacle let through what does not fit in shared memory"
     return slots
 
