@@ -11,6 +11,7 @@ from flax.typing import Initializer
 from zoo.recurrent.call import option_checks
 from zoo.recurrent.cell import Cell, Kernel
 from zoo.recurrent.engine.kernels import obstacle
+from zoo.recurrent.layers.asked import asked
 from zoo.recurrent.layers.leaf import LeafLayer
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -106,7 +107,7 @@ class GatedLayer(LeafLayer):
           >>> layer.kernel_obstacle(xs, history=True) is None
           False
         """
-        program, start, xs = self._asked(xs, history)
+        program, start, xs = asked(self, xs, history)
         signals = set() if self.truncate_every is None else {"cut"}
         if self.recurrent_dropout_rate and not deterministic:
             signals.add("recurrent_dropout")

@@ -240,21 +240,6 @@ class LeafLayer(RecurrentLayer):
         checks.unsharded_time(xs, axis)
         return ()
 
-    def _asked(self, xs: Any, history: bool = False) -> tuple[Program, tuple[Any, ...], Any]:
-        """What a call with inputs, or with their shape and dtype, would run.
-
-        Returns:
-          The program, the first carry's arrays as shapes and dtypes, and xs with time first.
-        """
-        axis = checks.normal_axis(self.time_axis, len(xs.shape), feature_axes=self.feature_axes)
-        one_step = (*xs.shape[:axis], *xs.shape[axis + 1 :])
-        own = jax.ShapeDtypeStruct((), self.param_dtype)
-        program = self._program(xs, own, axis, history)
-        start = tuple(jax.tree.leaves(self.carry_spec(one_step)))
-        if isinstance(xs, jax.Array):
-            return program, start, jnp.moveaxis(xs, axis, 0)
-        return program, start, jax.ShapeDtypeStruct((xs.shape[axis], *one_step), xs.dtype)
-
     def _program(
         self,
         xs: jax.Array,

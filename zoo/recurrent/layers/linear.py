@@ -12,6 +12,7 @@ from zoo.recurrent.call.options import Option
 from zoo.recurrent.contract import Carry, only_declares
 from zoo.recurrent.engine import LINEAR_IMPLEMENTATIONS
 from zoo.recurrent.engine.kernels import linear_obstacle
+from zoo.recurrent.layers.asked import asked
 from zoo.recurrent.layers.leaf import LeafLayer
 
 
@@ -77,5 +78,5 @@ class LinearLayer(LeafLayer):
           >>> layer.kernel_obstacle(jnp.ones((1, 2, 3))) is None
           False
         """
-        program, start, xs = self._asked(xs)
+        program, start, xs = asked(self, xs)
         return linear_obstacle(program.step, start, xs)
